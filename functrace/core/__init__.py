@@ -1,0 +1,1 @@
+"""The engine: types, programs, primitives and traces. Knows no primitive by name."""

@@ -1,0 +1,163 @@
+"""The primitive record: one object that holds every rule of one operation, and the registry of them all.
+
+Rules, in the order they always stand:
+
+- `impl(*values, **params)`: evaluate on plain NumPy values; a new array or a view, never an operand changed.
+- `abstract_eval(*avals, **params)`: the output's aval.
+- `jvp(primals, tangents, **params)`: two lists, outputs and output tangents. A `None` tangent is a symbolic zero.
+- `linearize(record, primals, tangents, **params)`: optional and faster than what `jvp` implies; see `interpreters.linearize`.
+- `transpose(cotangents, *operands, **params)`: for linear primitives. Linear operands arrive as their `Var`
+  (`is_linear` tells; `.aval` is all that is known); a list with one cotangent per operand (`None` for zero and for known operands).
+- `batch(size, values, batched, **params)`: two lists, outputs and whether each is batched. The batch axis is always axis 0.
+- `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
+
+`impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
+All rules but `impl` and `lower` are written in primitives, so that each can itself be transformed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from functrace.core.ir import Var
+from functrace.core.trace import current_trace
+from functrace.errors import MissingRuleError, RegistrationError
+from functrace.util import user_line
+
+__all__ = ["Masked", "Primitive", "is_linear", "primitives"]
+
+_registry: dict[str, Primitive] = {}
+
+_RULES = ("impl", "abstract_eval", "jvp", "linearize", "transpose", "batch", "lower", "sparsity", "cost")
+
+
+class Masked:
+    """A cotangent with dead elements: where `mask` is False the primal value was discarded (a branch not taken).
+
+    A dead element is exactly zero and stays so whatever it is multiplied by, infinities and NaNs included. Only
+    transpose rules make one (that of `select`); the backward walk carries the mask along.
+    """
+
+    __slots__ = ("mask", "value")
+
+    def __init__(self, value: Any, mask: Any) -> None:
+        self.value = value
+        self.mask = mask
+
+
+def is_linear(operand: Any) -> bool:
+    """Whether an operand of a transpose rule is a linear one, of which only the type (`operand.aval`) is known."""
+    return type(operand) is Var
+
+
+class Primitive:
+    """An operation with all its rules; see the module's text for what each rule takes and gives.
+
+    Args:
+        name: unique name, printed in jaxprs.
+        impl: evaluation on NumPy values.
+        abstract_eval: output type from input types.
+        multiple: whether it has a list of outputs.
+        nondifferentiable: True when its outputs have no tangent (integers, comparisons, piecewise constants).
+        effectful: True when it must run even if nothing reads its outputs.
+        family: the constructor that made it, for reports and the generated tests.
+        masks: how the mask of a `Masked` cotangent passes through the transpose: "elementwise" (same positions),
+            "scaling" (the same, but coefficients may be infinite), "structural" (coefficients are 0 and 1: the mask
+            is transposed too), None (afterwards exact zeros count as dead).
+
+    Raises:
+        RegistrationError: the name is taken.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        impl: Callable[..., Any],
+        abstract_eval: Callable[..., Any],
+        *,
+        jvp: Callable[..., Any] | None = None,
+        linearize: Callable[..., Any] | None = None,
+        transpose: Callable[..., Any] | None = None,
+        batch: Callable[..., Any] | None = None,
+        lower: Callable[..., Any] | None = None,
+        sparsity: Callable[..., Any] | None = None,
+        cost: Callable[..., Any] | None = None,
+        family: str = "other",
+        multiple: bool = False,
+        nondifferentiable: bool = False,
+        effectful: bool = False,
+        masks: str | None = None,
+    ) -> None:
+        if name in _registry:
+            raise RegistrationError(
+                f"a primitive named {name!r} exists already", remedy="choose another name for the new primitive"
+            )
+        if nondifferentiable and (jvp or transpose):
+            raise RegistrationError(f"{name!r} is declared nondifferentiable but has a derivative rule")
+        self.name = name
+        self.impl = impl
+        self.abstract_eval = abstract_eval
+        self.jvp = jvp
+        self.linearize = linearize
+        self.transpose = transpose
+        self.batch = batch
+        self.lower = lower
+        self.sparsity = sparsity
+        self.cost = cost
+        self.family = family
+        self.multiple = multiple
+        self.nondifferentiable = nondifferentiable
+        self.effectful = effectful
+        self.masks = masks
+        _registry[name] = self
+
+    def bind(self, *args: Any, **params: Any) -> Any:
+        """Apply the primitive under the current trace."""
+        return current_trace().process(self, args, params)
+
+    __call__ = bind
+
+    def define(self, **rules: Callable[..., Any]) -> None:
+        """Give rules that need primitives defined after this one.
+
+        Raises:
+            RegistrationError: the rule is unknown or exists already.
+        """
+        for rule, function in rules.items():
+            if rule not in _RULES:
+                raise RegistrationError(f"{rule!r} is not a rule of a primitive; the rules are {', '.join(_RULES)}")
+            if getattr(self, rule) is not None:
+                raise RegistrationError(f"primitive {self.name!r} has a {rule} rule already")
+            setattr(self, rule, function)
+
+    def rule(self, rule: str, transform: str) -> Callable[..., Any]:
+        """The named rule.
+
+        Raises:
+            MissingRuleError: there is none; names the primitive and the transform that needs it.
+        """
+        function = getattr(self, rule)
+        if function is None:
+            raise MissingRuleError(
+                f"{transform} needs the {rule} rule of primitive {self.name!r}, which has none",
+                where=user_line(),
+                remedy=_MISSING_REMEDY.get(rule, "define the rule with Primitive.define")
+                + (" (its outputs have no derivative: pass them through stop_gradient)" if self.nondifferentiable else ""),
+            )
+        return function
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+_MISSING_REMEDY = {
+    "jvp": "define it with Primitive.define(jvp=...), or wrap the operands in functrace.stop_gradient",
+    "transpose": "only linear primitives have one; a jvp rule used a tangent in a nonlinear operation",
+    "batch": "define it with Primitive.define(batch=...), or call the function in a Python loop",
+}
+
+
+def primitives() -> Iterator[Primitive]:
+    """All registered primitives, in order of registration."""
+    return iter(list(_registry.values()))

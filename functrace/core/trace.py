@@ -1,0 +1,173 @@
+"""Traces and tracers: who interprets an operation, and the values they wrap.
+
+There is one current trace per thread (and per asyncio task). `bind` hands each operation to it. A transforming trace
+unpacks its own tracers, takes everything else as constant, and runs its rule under its parent; at the bottom, the
+evaluating trace calls NumPy. There are no levels: a tracer belongs to the trace object that made it.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from functrace.core.types import ShapedArray
+from functrace.errors import AbstractValueError, ConversionError, LeakedTracerError
+from functrace.util import user_line
+
+if TYPE_CHECKING:
+    from functrace.core.primitive import Primitive
+
+__all__ = ["EVAL", "Trace", "Tracer", "current_trace", "reset_trace", "set_trace"]
+
+
+class Trace:
+    """An interpreter of operations.
+
+    Attributes:
+        parent: the trace under which rules run.
+        captures: whether values met now are read later, so that users' arrays must be copied.
+    """
+
+    name: str = "evaluation"
+    parent: Trace
+    captures: bool = False
+    alive: bool = True
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        """Interpret one application of a primitive."""
+        raise TypeError(f"{type(self).__name__} does not interpret operations")
+
+    def pure(self, value: Any) -> Any:
+        """A value without derivative or batch axis as a tracer of this trace (a traced buffer)."""
+        return value
+
+    def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
+        """Make an array that has no operands (zeros, iota ...)."""
+        return self.pure(primitive.impl(**params))
+
+
+class EvalTrace(Trace):
+    """The bottom: plain NumPy."""
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        for arg in args:
+            if isinstance(arg, Tracer):
+                raise leaked(arg)
+        return primitive.impl(*args, **params)
+
+
+EVAL = EvalTrace()
+EVAL.parent = EVAL
+
+_current: ContextVar[Trace] = ContextVar("functrace_trace", default=EVAL)
+current_trace = _current.get
+set_trace = _current.set
+reset_trace = _current.reset
+
+
+class Tracer:
+    """A value under transformation; behaves like a NumPy array.
+
+    The array operators and methods are installed by `functrace.numpy`, the floor that knows NumPy's semantics.
+    """
+
+    __array_priority__: ClassVar[float] = 1000.0
+    __hash__: ClassVar[None] = None  # type: ignore[assignment]
+
+    _trace: Trace
+    #: A Python scalar's dtype gives way to its partner's, as NumPy's promotion says.
+    weak: bool = False
+    #: Bookkeeping of views, for assignment; see functrace.numpy.
+    views: Any = None
+
+    @property
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.shape, self.dtype)
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return self.aval.size
+
+    def concrete(self) -> Any:
+        """The NumPy value behind this tracer.
+
+        Raises:
+            AbstractValueError: it has none, being staged or batched.
+        """
+        raise abstract(self, "needs a concrete number")
+
+    def describe(self) -> str:
+        """Kind, dtype and shape, for messages."""
+        return f"{self.aval} traced by {self._trace.name}"
+
+    def become(self, other: Tracer) -> None:
+        """Take over the value of another tracer of the same trace: assignment to a Python object."""
+        raise TypeError(f"{type(self).__name__} cannot be assigned to")
+
+    def __bool__(self) -> bool:
+        return bool(self.concrete())
+
+    def __index__(self) -> int:
+        if self.dtype.kind in "iub":
+            return self.concrete().__index__()
+        raise conversion(self, "an index")
+
+    def __int__(self) -> int:
+        if self.dtype.kind in "iub":
+            return int(self.concrete())
+        raise conversion(self, "int(x)")
+
+    def __float__(self) -> float:
+        raise conversion(self, "float(x)")
+
+    def __complex__(self) -> complex:
+        raise conversion(self, "complex(x)")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise conversion(self, "a NumPy array")
+
+    def __repr__(self) -> str:
+        return f"Traced<{self.describe()}>"
+
+
+def leaked(tracer: Tracer) -> LeakedTracerError:
+    """The error for a tracer used outside the transformation that made it."""
+    return LeakedTracerError(
+        "a traced value was used after the transformation that made it had ended",
+        where=user_line(),
+        got=tracer.describe(),
+        remedy="return the value from the transformed function instead of storing it in a global, an attribute or a "
+        "closure (jvp, vjp and grad take has_aux=True for extra outputs)",
+    )
+
+
+def abstract(tracer: Tracer, purpose: str) -> AbstractValueError:
+    """The error for a staged or batched value where Python needs a number."""
+    return AbstractValueError(
+        f"Python {purpose}, but this value is abstract while tracing",
+        where=user_line(),
+        got=tracer.describe(),
+        remedy="use functrace.numpy.where for a choice between values, or mark the argument static "
+        "(static_argnums) so that Python sees its value",
+    )
+
+
+def conversion(tracer: Tracer, target: str) -> ConversionError:
+    """The error for a conversion that would silently drop the derivative."""
+    return ConversionError(
+        f"a traced value cannot become {target}: its derivative would be lost",
+        where=user_line(),
+        got=tracer.describe(),
+        remedy="use functrace.numpy.array or numpy.stack instead of numpy.array([...]); functrace.numpy.zeros for a "
+        "buffer that is assigned to; numpy.sin instead of math.sin; functrace.stop_gradient(x) where the derivative "
+        "is not wanted",
+    )

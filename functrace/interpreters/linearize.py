@@ -1,0 +1,196 @@
+"""Linearization: run the primal program now, record its derivative as a linear program.
+
+Each operation's `jvp` rule runs with known primals and placeholder tangents under partial evaluation: primal work is
+done by the parent, tangent work is recorded. A primitive may have a `linearize` rule that does the same faster:
+
+    linearize(record, primals, tangents, **params) -> outputs, output tangents
+
+with tangents that are variables or None, and `record(primitive, atoms, aval, params)` appending an equation to the
+linear program and giving its variable. Cf. A. Radul et al., You Only Linearize Once (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace.core.ir import Atom, Eqn, Recorder, Var
+from functrace.core.primitive import Primitive
+from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
+from functrace.core.types import ShapedArray, aval_of
+from functrace.errors import MissingRuleError
+from functrace.interpreters.staging import PartialEvalTrace, StagedTracer
+from functrace.util import user_source
+
+__all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "linearize"]
+
+
+class LinearizeTracer(Tracer):
+    """A primal and the variable of its tangent in the linear program; None is the zero tangent."""
+
+    def __init__(self, trace: LinearizeTrace, primal: Any, tangent: Var | None) -> None:
+        self._trace = trace
+        self.primal = primal
+        self.tangent = tangent
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.primal.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        return self.primal.dtype
+
+    def concrete(self) -> Any:
+        return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
+
+    def become(self, other: LinearizeTracer) -> None:  # type: ignore[override]
+        self.primal, self.tangent = other.primal, other.tangent
+
+
+class LinearizeTrace(Trace):
+    """Primals under the parent, tangents into a recorder."""
+
+    name = "linearize"
+    captures = True
+
+    def __init__(self, parent: Trace) -> None:
+        self.parent = parent
+        self.tangent_trace = PartialEvalTrace(parent)
+        self.recorder: Recorder = self.tangent_trace.recorder
+
+    def pure(self, value: Any) -> LinearizeTracer:
+        return LinearizeTracer(self, value, None)
+
+    def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
+        return LinearizeTracer(self, self.parent.create(primitive, params), None)
+
+    def record(self, primitive: Primitive, atoms: list[Atom], aval: ShapedArray, params: dict[str, Any]) -> Var:
+        var = Var(aval)
+        self.recorder.eqns.append(Eqn(primitive, atoms, [var], params, user_source()))
+        return var
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        primals, tangents = [], []
+        constant, foreign = True, True
+        for arg in args:
+            if isinstance(arg, LinearizeTracer) and arg._trace is self:
+                foreign = False
+                primals.append(arg.primal)
+                tangents.append(arg.tangent)
+                constant = constant and arg.tangent is None
+            else:
+                primals.append(arg)
+                tangents.append(None)
+        if foreign:
+            return self.parent.process(primitive, args, params)
+        if constant or primitive.nondifferentiable:
+            out = self.parent.process(primitive, tuple(primals), params)
+            return [self.pure(o) for o in out] if primitive.multiple else self.pure(out)
+        if primitive.linearize is not None:
+            token = set_trace(self.parent)
+            try:
+                outs, out_tangents = primitive.linearize(self.record, primals, tangents, **params)
+            finally:
+                reset_trace(token)
+        else:
+            outs, out_tangents = self.linearize_by_jvp(primitive, primals, tangents, params)
+        if primitive.multiple:
+            return [LinearizeTracer(self, o, t) for o, t in zip(outs, out_tangents, strict=True)]
+        return LinearizeTracer(self, outs[0], out_tangents[0])
+
+    def linearize_by_jvp(
+        self, primitive: Primitive, primals: list[Any], tangents: list[Var | None], params: dict[str, Any]
+    ) -> tuple[list[Any], list[Var | None]]:
+        """What the `jvp` rule implies: run it with placeholder tangents under partial evaluation."""
+        rule = primitive.rule("jvp", "linearize")
+        partial = self.tangent_trace
+        placeholders = [None if t is None else StagedTracer(partial, t) for t in tangents]
+        token = set_trace(partial)
+        try:
+            outs, out_tangents = rule(primals, placeholders, **params)
+        finally:
+            reset_trace(token)
+        for out in outs:
+            if isinstance(out, StagedTracer) and out._trace is partial:
+                raise MissingRuleError(
+                    f"the jvp rule of {primitive.name!r} gives a primal output that depends on its tangents",
+                    remedy="compute the primal outputs from the primals alone",
+                )
+        return outs, [self.tangent_var(primitive, t) for t in out_tangents]
+
+    def tangent_var(self, primitive: Primitive, tangent: Any) -> Var | None:
+        if tangent is None:
+            return None
+        if isinstance(tangent, StagedTracer) and tangent._trace is self.tangent_trace:
+            return tangent.var  # type: ignore[return-value]
+        if not isinstance(tangent, Tracer) and not np.any(tangent):
+            return None
+        raise MissingRuleError(
+            f"the jvp rule of {primitive.name!r} gives a nonzero tangent that does not depend on its input tangents",
+            remedy="a jvp rule is linear in the tangents; return None for a zero tangent",
+        )
+
+
+class LinearProgram:
+    """The recorded derivative: tangent variables in, equations, and one variable (or None: zero) per output."""
+
+    __slots__ = ("eqns", "invars", "outvars")
+
+    def __init__(self, invars: list[Var], eqns: list[Eqn], outvars: list[Var | None]) -> None:
+        self.invars = invars
+        self.eqns = eqns
+        self.outvars = outvars
+
+    def __call__(self, *tangents: Any) -> list[Any]:
+        """Output tangents of input tangents, under the current trace; None for zero."""
+        env: dict[Var, Any] = dict(zip(self.invars, tangents, strict=True))
+        for eqn in self.eqns:
+            inputs = [env[a] if type(a) is Var else a.val for a in eqn.invars]
+            outs = eqn.primitive.bind(*inputs, **eqn.params)
+            if eqn.primitive.multiple:
+                env.update(zip(eqn.outvars, outs, strict=True))
+            else:
+                env[eqn.outvars[0]] = outs
+        return [None if v is None else env[v] for v in self.outvars]
+
+
+def linearize(
+    flat_fun: Callable[..., Sequence[Any]],
+    primals: Sequence[Any],
+    active: Sequence[bool] | None = None,
+    weak: Sequence[bool] = (),
+) -> tuple[list[Any], LinearProgram]:
+    """Outputs of a function of flat values and its derivative there.
+
+    Args:
+        flat_fun: takes values, returns a list of values.
+        primals: where to linearize.
+        active: which inputs have tangents; the program takes one tangent for each of these.
+        weak: which inputs are Python scalars, whose dtype gives way.
+    """
+    trace = LinearizeTrace(current_trace())
+    invars: list[Var] = []
+    inputs = []
+    for i, primal in enumerate(primals):
+        if active is None or active[i]:
+            invars.append(Var(aval_of(primal)))
+            inputs.append(LinearizeTracer(trace, primal, invars[-1]))
+        else:
+            inputs.append(LinearizeTracer(trace, primal, None))
+        if weak and weak[i]:
+            inputs[-1].weak = True
+    token = set_trace(trace)
+    try:
+        outs = flat_fun(*inputs)
+    finally:
+        reset_trace(token)
+        trace.alive = trace.tangent_trace.alive = False
+    values, outvars = [], []
+    for out in outs:
+        own = isinstance(out, LinearizeTracer) and out._trace is trace
+        values.append(out.primal if own else out)
+        outvars.append(out.tangent if own else None)
+    return values, LinearProgram(invars, trace.recorder.eqns, outvars)

@@ -1,0 +1,116 @@
+"""Staging: run a Python function on typed placeholders and record what it does as a jaxpr.
+
+`PartialEvalTrace` records the operations that touch its own tracers and leaves the rest to its parent.
+`StagingTrace` also records those that make arrays from nothing, so that a program owns its buffers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Recorder, Var
+from functrace.core.primitive import Primitive
+from functrace.core.trace import Trace, Tracer, current_trace, leaked, reset_trace, set_trace
+from functrace.core.types import ShapedArray
+from functrace.util import user_source
+
+__all__ = ["PartialEvalTrace", "StagedTracer", "StagingTrace", "stage"]
+
+
+class StagedTracer(Tracer):
+    """A variable (or constant buffer) of the program being recorded."""
+
+    def __init__(self, trace: PartialEvalTrace, var: Atom) -> None:
+        self._trace = trace
+        self.var = var
+
+    @property
+    def aval(self) -> ShapedArray:
+        return self.var.aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.var.aval.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        return self.var.aval.dtype
+
+    def become(self, other: StagedTracer) -> None:  # type: ignore[override]
+        self.var = other.var
+
+
+class PartialEvalTrace(Trace):
+    """Records what touches its tracers; the parent evaluates the rest."""
+
+    name = "linearize"
+    captures = True
+
+    def __init__(self, parent: Trace) -> None:
+        self.parent = parent
+        self.recorder = Recorder()
+
+    def new_input(self, aval: ShapedArray) -> StagedTracer:
+        return StagedTracer(self, Var(aval))
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        for arg in args:
+            if isinstance(arg, StagedTracer) and arg._trace is self:
+                return self.record(primitive, args, params)
+        return self.parent.process(primitive, args, params)
+
+    def record(self, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Append an equation; its outputs as tracers."""
+        invars = [self.atom(arg) for arg in args]
+        out = primitive.abstract_eval(*[a.aval for a in invars], **params)
+        outvars = [Var(aval) for aval in out] if primitive.multiple else [Var(out)]
+        self.recorder.eqns.append(Eqn(primitive, invars, outvars, params, user_source()))
+        if primitive.multiple:
+            return [StagedTracer(self, var) for var in outvars]
+        return StagedTracer(self, outvars[0])
+
+    def atom(self, value: Any) -> Atom:
+        """The variable of an own tracer, or the constant that anything else is."""
+        if isinstance(value, Tracer):
+            if value._trace is self:
+                return value.var  # type: ignore[attr-defined]
+            if not value._trace.alive:
+                raise leaked(value)
+        return Literal(value)
+
+
+class StagingTrace(PartialEvalTrace):
+    """Records a whole function."""
+
+    name = "make_jaxpr"
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        if primitive.effectful:
+            return self.record(primitive, args, params)
+        return super().process(primitive, args, params)
+
+    def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
+        return self.record(primitive, (), params)
+
+    def pure(self, value: Any) -> StagedTracer:
+        return StagedTracer(self, self.atom(value))
+
+
+def stage(flat_fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], weak: Sequence[bool] = ()) -> ClosedJaxpr:
+    """Record `flat_fun`, which takes one value per aval and returns a list, under the current trace as parent."""
+    trace = StagingTrace(current_trace())
+    inputs = [trace.new_input(aval) for aval in avals]
+    for tracer, is_weak in zip(inputs, weak, strict=False):
+        tracer.weak = is_weak
+    invars = [tracer.var for tracer in inputs]
+    token = set_trace(trace)
+    try:
+        outs = flat_fun(*inputs)
+        outvars = [trace.atom(out) for out in outs]
+    finally:
+        reset_trace(token)
+        trace.alive = False
+    return trace.recorder.close(invars, outvars)

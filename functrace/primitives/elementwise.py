@@ -1,0 +1,359 @@
+"""Elementwise primitives: arithmetic, exponentials, trigonometry, complex parts, selection, rounding.
+
+Derivatives are written with operators and the primitives of this file; operands are named x, y and the output out.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from functrace.core.primitive import Masked, is_linear
+from functrace.core.types import is_inexact
+from functrace.errors import DTypeError
+from functrace.primitives.families import add, elementwise, is_number, mul, neg, same_dtype, unwrap
+from functrace.util import user_line
+
+__all__ = [
+    "abs_", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2", "arctanh", "bitwise_and",
+    "bitwise_count", "bitwise_not", "bitwise_or", "bitwise_xor", "cbrt", "ceil", "complex_", "conj", "convert",
+    "copysign", "cos", "cosh", "div", "equal", "exp", "exp2", "expm1", "exponent", "floor", "floor_divide", "fmax",
+    "fmin", "fmod", "gcd", "greater", "greater_equal", "hypot", "imag", "isfinite", "isinf", "isnan", "lcm", "ldexp",
+    "left_shift", "less", "less_equal", "log", "log10", "log1p", "log2", "logaddexp", "logaddexp2", "logical_and",
+    "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mul", "neg", "nextafter", "not_equal", "positive", "power",
+    "real", "reciprocal", "remainder", "right_shift", "rint", "select", "sign", "signbit", "sin", "sinc", "sinh",
+    "spacing", "sqrt", "square", "stop_gradient", "sub", "tan", "tanh", "trunc", "zero_of",
+]  # fmt: skip
+
+
+def zero_of(x: Any) -> Any:
+    """The number 0 in the dtype of `x`."""
+    return x.dtype.type(0)
+
+
+# selection and conversion
+
+
+def _select_impl(mask: Any, x: Any, y: Any) -> Any:
+    return unwrap(np.where(mask, x, y))
+
+
+def _select_dtype(name: str, mask: np.dtype, *dtypes: np.dtype) -> np.dtype:
+    if mask != np.bool_:
+        raise DTypeError("select needs a boolean condition", where=user_line(), got=mask.name, remedy="compare first")
+    return same_dtype(name, *dtypes)
+
+
+def _select_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    mask, x, y = primals
+    out = select(mask, x, y)
+    _, x_dot, y_dot = tangents
+    if x_dot is None and y_dot is None:
+        return [out], [None]
+    zero = zero_of(out)
+    return [out], [select(mask, zero if x_dot is None else x_dot, zero if y_dot is None else y_dot)]
+
+
+def _select_transpose(bars: list[Any], mask: Any, x: Any, y: Any) -> list[Any]:
+    bar = bars[0]
+    x_bar = Masked(select(mask, bar, zero_of(bar)), mask) if is_linear(x) else None
+    y_bar = Masked(select(mask, zero_of(bar), bar), logical_not(mask)) if is_linear(y) else None
+    return [None, x_bar, y_bar]
+
+
+select = elementwise("select", _select_impl, jvp=_select_jvp, transpose=_select_transpose, result=_select_dtype)
+
+
+def _convert_jvp(primals: list[Any], tangents: list[Any], *, dtype: np.dtype) -> tuple[list[Any], list[Any]]:
+    out = convert(primals[0], dtype=dtype)
+    return [out], [convert(tangents[0], dtype=dtype) if is_inexact(dtype) else None]
+
+
+def _convert_impl(x: Any, *, dtype: np.dtype) -> Any:
+    if dtype.kind != "c" and x.dtype.kind == "c":
+        x = x.real
+    return x.astype(dtype)
+
+
+convert = elementwise(
+    "convert",
+    _convert_impl,
+    jvp=_convert_jvp,
+    transpose=lambda bars, x, *, dtype: [convert(bars[0], dtype=x.aval.dtype)],
+    result=lambda name, x, *, dtype: dtype,
+)
+stop_gradient = elementwise("stop_gradient", lambda x: x)
+
+# arithmetic
+
+
+def _transpose_div(bars: list[Any], x: Any, y: Any) -> list[Any]:
+    return [div(bars[0], y), None]
+
+
+sub = elementwise(
+    "sub",
+    operator.sub,
+    (1, -1),
+    transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, neg(bars[0]) if is_linear(y) else None],
+)
+div = elementwise(
+    "div",
+    np.true_divide,
+    (lambda x, y, out: 1 / y, lambda x, y, out: -out / y),
+    transpose=_transpose_div,
+    masks="scaling",
+)
+floor_divide = elementwise("floor_divide", np.floor_divide)
+remainder = elementwise("remainder", np.remainder, (1, lambda x, y, out: -floor_divide(x, y)))
+fmod = elementwise("fmod", np.fmod, (1, lambda x, y, out: -trunc(div(x, y))))
+positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]])
+square = elementwise("square", np.square, lambda x, out: 2 * x)
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out)
+sqrt = elementwise("sqrt", np.sqrt, lambda x, out: 0.5 / out)
+cbrt = elementwise("cbrt", np.cbrt, lambda x, out: 1 / (3 * out * out))
+
+
+def _power_by_base(x: Any, y: Any, out: Any) -> Any:
+    """y x**(y-1), and 0 where y is 0, also at x = 0."""
+    if is_number(y):
+        if y == 0:
+            return zero_of(out)
+        return y * x if y == 2 else y * power(x, y - 1)
+    nothing = equal(y, zero_of(y))
+    return select(nothing, zero_of(out), y * power(x, select(nothing, zero_of(y) + 1, y - 1)))
+
+
+def _power_by_exponent(x: Any, y: Any, out: Any) -> Any:
+    """log(x) x**y, and 0 where x is 0."""
+    empty = equal(x, zero_of(out))
+    return select(empty, zero_of(out), log(select(empty, zero_of(out) + 1, x)) * out)
+
+
+def _power_impl(x: Any, y: Any) -> Any:
+    if is_number(y):
+        return x**y
+    return np.power(x, y)
+
+
+power = elementwise("power", _power_impl, (_power_by_base, _power_by_exponent))
+
+# exponentials and logarithms
+
+exp = elementwise("exp", np.exp, lambda x, out: out)
+exp2 = elementwise("exp2", np.exp2, lambda x, out: math.log(2) * out)
+expm1 = elementwise("expm1", np.expm1, lambda x, out: out + 1)
+log = elementwise("log", np.log, lambda x, out: 1 / x)
+log2 = elementwise("log2", np.log2, lambda x, out: 1 / (math.log(2) * x))
+log10 = elementwise("log10", np.log10, lambda x, out: 1 / (math.log(10) * x))
+log1p = elementwise("log1p", np.log1p, lambda x, out: 1 / (1 + x))
+
+
+def _share(x: Any, out: Any) -> Any:
+    """exp(x - out), the softmax weight of x; an infinite x weighs 1."""
+    infinite = equal(x, x.dtype.type(np.inf))
+    zero = zero_of(out)
+    return exp(sub(select(infinite, zero, x), select(equal(out, out.dtype.type(np.inf)), zero, out)))
+
+
+logaddexp = elementwise("logaddexp", np.logaddexp, (lambda x, y, out: _share(x, out), lambda x, y, out: _share(y, out)))
+logaddexp2 = elementwise(
+    "logaddexp2", np.logaddexp2, (lambda x, y, out: exp2(x - out), lambda x, y, out: exp2(y - out))
+)
+
+# trigonometry and hyperbolics
+
+sin = elementwise("sin", np.sin, lambda x, out: cos(x))
+cos = elementwise("cos", np.cos, lambda x, out: -sin(x))
+tan = elementwise("tan", np.tan, lambda x, out: 1 + out * out)
+arcsin = elementwise("arcsin", np.arcsin, lambda x, out: 1 / sqrt((1 - x) * (1 + x)))
+arccos = elementwise("arccos", np.arccos, lambda x, out: -1 / sqrt((1 - x) * (1 + x)))
+arctan = elementwise("arctan", np.arctan, lambda x, out: 1 / (1 + x * x))
+sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x))
+cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x))
+tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out)
+arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1))
+arccosh = elementwise("arccosh", np.arccosh, lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)))
+arctanh = elementwise("arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)))
+arctan2 = elementwise(
+    "arctan2",
+    np.arctan2,
+    (lambda x, y, out: y / (x * x + y * y), lambda x, y, out: -x / (x * x + y * y)),
+)
+hypot = elementwise("hypot", np.hypot, (lambda x, y, out: x / out, lambda x, y, out: y / out))
+
+
+def _sinc_derivative(x: Any, out: Any) -> Any:
+    """(cos(pi x) - sinc(x)) / x, by its Taylor series near 0 where that cancels."""
+    small = less(abs_(x), x.dtype.type(0.1))
+    safe = select(small, zero_of(x) + 1, x)
+    z = x * x * math.pi**2
+    terms = [2 * n * (-1) ** n / math.factorial(2 * n + 1) for n in range(1, 9)]
+    series = zero_of(x) + terms[-1]
+    for term in reversed(terms[:-1]):
+        series = series * z + term
+    return select(small, series * x * math.pi**2, (cos(math.pi * safe) - out) / safe)
+
+
+sinc = elementwise("sinc", np.sinc, _sinc_derivative)
+
+# complex parts; derivatives follow JAX's convention (the transpose is not conjugated)
+
+
+def _real_dtype(name: str, x: np.dtype) -> np.dtype:
+    return np.empty(0, x).real.dtype
+
+
+def _complex_dtype(name: str, *dtypes: np.dtype) -> np.dtype:
+    return np.result_type(same_dtype(name, *dtypes), np.complex64)
+
+
+real = elementwise(
+    "real",
+    lambda x: x.real,
+    jvp=lambda primals, tangents: ([real(primals[0])], [real(tangents[0])]),
+    transpose=lambda bars, x: [complex_(bars[0], zero_of(bars[0]))],
+    result=_real_dtype,
+)
+imag = elementwise(
+    "imag",
+    lambda x: x.imag,
+    jvp=lambda primals, tangents: ([imag(primals[0])], [imag(tangents[0])]),
+    transpose=lambda bars, x: [complex_(zero_of(bars[0]), neg(bars[0]))],
+    result=_real_dtype,
+)
+conj = elementwise(
+    "conj",
+    np.conjugate,
+    jvp=lambda primals, tangents: ([conj(primals[0])], [conj(tangents[0])]),
+    transpose=lambda bars, x: [conj(bars[0])],
+)
+
+
+def _complex_impl(x: Any, y: Any) -> Any:
+    out = np.empty(np.broadcast_shapes(np.shape(x), np.shape(y)), _complex_dtype("complex", x.dtype, y.dtype))
+    out.real, out.imag = x, y
+    return unwrap(out)
+
+
+def _complex_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    x, y = primals
+    x_dot, y_dot = tangents
+    x_dot = zero_of(y_dot) if x_dot is None else x_dot
+    y_dot = zero_of(x_dot) if y_dot is None else y_dot
+    return [complex_(x, y)], [complex_(x_dot, y_dot)]
+
+
+complex_ = elementwise(
+    "complex",
+    _complex_impl,
+    jvp=_complex_jvp,
+    transpose=lambda bars, x, y: [
+        real(bars[0]) if is_linear(x) else None,
+        neg(imag(bars[0])) if is_linear(y) else None,
+    ],
+    result=_complex_dtype,
+)
+
+
+def _abs_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+    """|x|' is sign(x), 0 at 0; for complex z the real part of conj(z)/|z| times the tangent."""
+    x, x_dot = primals[0], tangents[0]
+    out = abs_(x)
+    if x.dtype.kind != "c":
+        return [out], [mul(sign(x), x_dot)]
+    origin = equal(out, zero_of(out))
+    size = select(origin, zero_of(out) + 1, out)
+    direction = complex_(div(real(x), size), neg(div(imag(x), size)))
+    return [out], [real(mul(direction, x_dot))]
+
+
+abs_ = elementwise(
+    "abs",
+    np.absolute,
+    jvp=_abs_jvp,
+    result=lambda name, x: _real_dtype(name, x) if x.kind == "c" else x,
+)
+
+# choosing between operands; ties split evenly
+
+
+def _choose_jvp(prefers_first: Any) -> Any:
+    """The jvp of a primitive that gives one of its operands: the tangent of the chosen, the mean at a tie."""
+
+    def jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
+        x, y = primals
+        x_dot, y_dot = tangents
+        primitive, first = prefers_first()
+        out = primitive(x, y)
+        zero = zero_of(out)
+        x_dot = zero if x_dot is None else x_dot
+        y_dot = zero if y_dot is None else y_dot
+        tie = equal(x, y)
+        mean = mul(add(x_dot, y_dot), zero + 0.5)
+        return [out], [select(tie, mean, select(first(x, y, out), x_dot, y_dot))]
+
+    return jvp
+
+
+def _is_chosen(x: Any, y: Any, out: Any) -> Any:
+    """Whether x is the chosen operand; a NaN is chosen when the output is NaN."""
+    return logical_or(equal(x, out), logical_and(isnan(x), isnan(out)))
+
+
+maximum = elementwise("maximum", np.maximum, jvp=_choose_jvp(lambda: (maximum, _is_chosen)))
+minimum = elementwise("minimum", np.minimum, jvp=_choose_jvp(lambda: (minimum, _is_chosen)))
+fmax = elementwise("fmax", np.fmax, jvp=_choose_jvp(lambda: (fmax, _is_chosen)))
+fmin = elementwise("fmin", np.fmin, jvp=_choose_jvp(lambda: (fmin, _is_chosen)))
+
+# sign and rounding: piecewise constant
+
+sign = elementwise("sign", np.sign)
+floor = elementwise("floor", np.floor)
+ceil = elementwise("ceil", np.ceil)
+trunc = elementwise("trunc", np.trunc)
+rint = elementwise("rint", np.rint)
+spacing = elementwise("spacing", np.spacing)
+nextafter = elementwise("nextafter", np.nextafter, (1, None))
+copysign = elementwise(
+    "copysign",
+    np.copysign,
+    (lambda x, y, out: copysign(copysign(zero_of(out) + 1, x), mul(copysign(zero_of(out) + 1, x), y)), None),
+)
+ldexp = elementwise("ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x)
+exponent = elementwise("exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32))
+
+# comparisons, logic, bits
+
+
+def _boolean(name: str, *dtypes: np.dtype) -> np.dtype:
+    same_dtype(name, *dtypes)
+    return np.dtype(np.bool_)
+
+
+equal = elementwise("equal", np.equal, result=_boolean)
+not_equal = elementwise("not_equal", np.not_equal, result=_boolean)
+less = elementwise("less", np.less, result=_boolean)
+less_equal = elementwise("less_equal", np.less_equal, result=_boolean)
+greater = elementwise("greater", np.greater, result=_boolean)
+greater_equal = elementwise("greater_equal", np.greater_equal, result=_boolean)
+logical_and = elementwise("logical_and", np.logical_and, result=_boolean)
+logical_or = elementwise("logical_or", np.logical_or, result=_boolean)
+logical_xor = elementwise("logical_xor", np.logical_xor, result=_boolean)
+logical_not = elementwise("logical_not", np.logical_not, result=_boolean)
+isfinite = elementwise("isfinite", np.isfinite, result=_boolean)
+isinf = elementwise("isinf", np.isinf, result=_boolean)
+isnan = elementwise("isnan", np.isnan, result=_boolean)
+signbit = elementwise("signbit", np.signbit, result=_boolean)
+bitwise_and = elementwise("bitwise_and", np.bitwise_and)
+bitwise_or = elementwise("bitwise_or", np.bitwise_or)
+bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor)
+bitwise_not = elementwise("bitwise_not", np.invert)
+bitwise_count = elementwise("bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8))
+left_shift = elementwise("left_shift", np.left_shift)
+right_shift = elementwise("right_shift", np.right_shift)
+gcd = elementwise("gcd", np.gcd)
+lcm = elementwise("lcm", np.lcm)

@@ -1,0 +1,371 @@
+"""The constructors that derive what the mathematics of a family implies, so that a primitive is one declaration.
+
+- `elementwise`: same shape in and out; give the partial derivatives.
+- `linear`: one operand, linear in it; give the transpose.
+- `bilinear`: linear in each of two operands; give both transposes.
+
+Operands of an elementwise primitive have one shape and dtype; a plain number among them stands for its broadcast.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace.core.ir import Literal, Var
+from functrace.core.primitive import Primitive, is_linear
+from functrace.core.types import ShapedArray, aval_of
+from functrace.errors import DTypeError, ShapeError
+from functrace.util import user_line
+
+__all__ = [
+    "add",
+    "bilinear",
+    "broadcast",
+    "common_shape",
+    "elementwise",
+    "is_number",
+    "linear",
+    "mul",
+    "neg",
+    "reduce_sum",
+    "reduced_aval",
+    "reshape",
+    "same_dtype",
+    "unwrap",
+]
+
+#: A partial derivative: a function of the operands and the output, a constant 1 or -1, or None for zero everywhere.
+Partial = Callable[..., Any] | int | None
+
+
+def unwrap(value: Any) -> Any:
+    """A zero-dimensional array as the NumPy scalar it holds."""
+    return value if value.ndim else value[()]
+
+
+def same_dtype(name: str, *dtypes: np.dtype) -> np.dtype:
+    """The one dtype of all operands."""
+    first = dtypes[0]
+    for dtype in dtypes:
+        if dtype != first:
+            raise DTypeError(
+                f"{name} needs operands of one dtype",
+                where=user_line(),
+                got=", ".join(d.name for d in dtypes),
+                remedy="convert them first; the functions of functrace.numpy promote as NumPy does",
+            )
+    return first
+
+
+def common_shape(name: str, avals: Sequence[ShapedArray]) -> tuple[int, ...]:
+    """The one shape of all operands but plain numbers."""
+    shape: tuple[int, ...] = ()
+    for aval in avals:
+        if aval.shape != shape and aval.shape:
+            if shape:
+                raise ShapeError(
+                    f"{name} needs operands of one shape",
+                    where=user_line(),
+                    got=", ".join(map(str, avals)),
+                    remedy="broadcast them first; the functions of functrace.numpy do as NumPy does",
+                )
+            shape = aval.shape
+    return shape
+
+
+def elementwise(
+    name: str,
+    impl: Callable[..., Any],
+    derivative: Partial | tuple[Partial, ...] = None,
+    *,
+    jvp: Callable[..., Any] | None = None,
+    transpose: Callable[..., Any] | None = None,
+    result: Callable[..., np.dtype] = same_dtype,
+    masks: str = "elementwise",
+    **rules: Any,
+) -> Primitive:
+    """A primitive that works element by element.
+
+    Args:
+        name: the primitive's name.
+        impl: the NumPy ufunc or operator.
+        derivative: the partial derivatives, one per operand (see `Partial`), as functions of operands and output.
+            When neither this nor `jvp` is given the primitive is nondifferentiable.
+        jvp: instead of `derivative`, where the derivative is not a product (complex parts, selections).
+        transpose: for those that are linear in some operand.
+        result: the output dtype from the name and the operand dtypes.
+        rules: further rules of the record.
+    """
+    partials = derivative if isinstance(derivative, tuple) else (derivative,)
+
+    def abstract_eval(*avals: ShapedArray, **params: Any) -> ShapedArray:
+        return ShapedArray(common_shape(name, avals), result(name, *[a.dtype for a in avals], **params))
+
+    primitive = Primitive(
+        name,
+        impl,
+        abstract_eval,
+        family="elementwise",
+        nondifferentiable=derivative is None and jvp is None,
+        masks=masks,
+        **rules,
+    )
+    if transpose is not None:
+        primitive.define(transpose=transpose)
+    if primitive.batch is None:
+        primitive.define(batch=_batch_elementwise(primitive))
+    if jvp is not None:
+        primitive.define(jvp=jvp)
+    elif derivative is not None:
+        primitive.define(jvp=_jvp_from_partials(primitive, partials))
+        if primitive.linearize is None:
+            primitive.define(linearize=_linearize_from_partials(primitive, partials))
+    return primitive
+
+
+def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
+    def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
+        out = primitive.bind(*primals, **params)
+        total = None
+        for partial, tangent in zip(partials, tangents, strict=True):
+            if tangent is None or partial is None:
+                continue
+            if partial == 1:
+                term = tangent
+            elif partial == -1:
+                term = neg(tangent)
+            else:
+                term = mul(partial(*primals, out, **params), tangent)
+            total = term if total is None else add(total, term)
+        return [out], [total]
+
+    return jvp
+
+
+def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
+    def linearize(
+        record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
+    ) -> tuple[list[Any], list[Var | None]]:
+        out = primitive.bind(*primals, **params)
+        total = aval = None
+        for partial, tangent in zip(partials, tangents, strict=True):
+            if tangent is None or partial is None:
+                continue
+            if aval is None:
+                aval = aval_of(out)
+            if partial == 1:
+                term = tangent
+            elif partial == -1:
+                term = record(neg, [tangent], aval, {})
+            else:
+                term = record(mul, [Literal(partial(*primals, out, **params)), tangent], aval, {})
+            total = term if total is None else record(add, [total, term], aval, {})
+        return [out], [total]
+
+    return linearize
+
+
+def _batch_elementwise(primitive: Primitive) -> Callable[..., Any]:
+    def batch(size: int, values: list[Any], batched: list[bool], **params: Any) -> tuple[list[Any], list[bool]]:
+        if not all(batched):
+            shape = next(v.shape for v, b in zip(values, batched, strict=True) if b)
+            for i, (value, is_batched) in enumerate(zip(values, batched, strict=True)):
+                if not is_batched and not is_number(value):
+                    values[i] = broadcast(value, shape=shape, axes=tuple(range(1, len(shape))))
+        return [primitive.bind(*values, **params)], [True]
+
+    return batch
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a plain number, not an array or a tracer."""
+    return isinstance(value, (float, int, complex, np.generic))
+
+
+def linear(
+    name: str,
+    impl: Callable[..., Any],
+    abstract_eval: Callable[..., ShapedArray],
+    transpose: Callable[..., Any],
+    batch: Callable[..., Any],
+    *,
+    masks: str | None = "structural",
+    **rules: Any,
+) -> Primitive:
+    """A primitive that is linear in its one operand.
+
+    Args:
+        transpose: `transpose(cotangent, aval, **params)`, the operand's cotangent.
+        batch: `batch(size, value, **params)`, the operand being batched.
+        masks: see `Primitive`; by default coefficients are 0 and 1.
+    """
+
+    def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
+        return [primitive.bind(primals[0], **params)], [primitive.bind(tangents[0], **params)]
+
+    def linearize(
+        record: Callable[..., Var], primals: list[Any], tangents: list[Var], **params: Any
+    ) -> tuple[list[Any], list[Var]]:
+        out = primitive.bind(primals[0], **params)
+        return [out], [record(primitive, [tangents[0]], aval_of(out), params)]
+
+    def transpose_rule(bars: list[Any], operand: Any, **params: Any) -> list[Any]:
+        return [transpose(bars[0], operand.aval, **params)]
+
+    def batch_rule(size: int, values: list[Any], batched: list[bool], **params: Any) -> tuple[list[Any], list[bool]]:
+        return [batch(size, values[0], **params)], [True]
+
+    primitive = Primitive(
+        name,
+        impl,
+        abstract_eval,
+        jvp=jvp,
+        linearize=linearize,
+        transpose=transpose_rule,
+        batch=batch_rule,
+        family="linear",
+        masks=masks,
+        **rules,
+    )
+    return primitive
+
+
+def bilinear(
+    name: str,
+    impl: Callable[..., Any],
+    abstract_eval: Callable[..., ShapedArray],
+    transpose_left: Callable[..., Any],
+    transpose_right: Callable[..., Any],
+    batch: Callable[..., Any] | None,
+    *,
+    masks: str | None = None,
+    **rules: Any,
+) -> Primitive:
+    """A primitive that is linear in each of its two operands.
+
+    Args:
+        transpose_left: `transpose_left(cotangent, left aval, right value, **params)`.
+        transpose_right: `transpose_right(cotangent, left value, right aval, **params)`.
+        batch: the record's batch rule.
+    """
+
+    def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
+        (x, y), (x_dot, y_dot) = primals, tangents
+        left = None if x_dot is None else primitive.bind(x_dot, y, **params)
+        right = None if y_dot is None else primitive.bind(x, y_dot, **params)
+        total = left if right is None else right if left is None else add(left, right)
+        return [primitive.bind(x, y, **params)], [total]
+
+    def linearize(
+        record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
+    ) -> tuple[list[Any], list[Var]]:
+        (x, y), (x_dot, y_dot) = primals, tangents
+        out = primitive.bind(x, y, **params)
+        aval = aval_of(out)
+        left = None if x_dot is None else record(primitive, [x_dot, Literal(y)], aval, params)
+        right = None if y_dot is None else record(primitive, [Literal(x), y_dot], aval, params)
+        total = left if right is None else right if left is None else record(add, [left, right], aval, {})
+        return [out], [total]
+
+    def transpose(bars: list[Any], x: Any, y: Any, **params: Any) -> list[Any]:
+        if is_linear(x):
+            return [transpose_left(bars[0], x.aval, y, **params), None]
+        return [None, transpose_right(bars[0], x, y.aval, **params)]
+
+    primitive = Primitive(
+        name,
+        impl,
+        abstract_eval,
+        jvp=jvp,
+        linearize=linearize,
+        transpose=transpose,
+        batch=batch,
+        family="bilinear",
+        masks=masks,
+        **rules,
+    )
+    return primitive
+
+
+# The primitives that derived rules are written in.
+
+
+def _transpose_mul(bars: list[Any], x: Any, y: Any) -> list[Any]:
+    if is_linear(x):
+        return [mul(bars[0], y), None]
+    return [None, mul(x, bars[0])]
+
+
+add = elementwise(
+    "add",
+    operator.add,
+    (1, 1),
+    transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, bars[0] if is_linear(y) else None],
+)
+neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])])
+mul = elementwise(
+    "mul",
+    operator.mul,
+    (lambda x, y, out: y, lambda x, y, out: x),
+    transpose=_transpose_mul,
+    masks="scaling",
+)
+
+
+def _reduce_sum_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
+    return np.add.reduce(x, axis=axes)
+
+
+def _reduce_sum_transpose(bar: Any, aval: ShapedArray, *, axes: tuple[int, ...]) -> Any:
+    return broadcast(bar, shape=aval.shape, axes=tuple(i for i in range(aval.ndim) if i not in axes))
+
+
+def reduced_aval(aval: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
+    """The type after reducing over `axes`."""
+    return ShapedArray(tuple(n for i, n in enumerate(aval.shape) if i not in axes), aval.dtype)
+
+
+reduce_sum = linear(
+    "reduce_sum",
+    _reduce_sum_impl,
+    reduced_aval,
+    _reduce_sum_transpose,
+    lambda size, x, *, axes: reduce_sum(x, axes=tuple(a + 1 for a in axes)),
+)
+
+
+def _broadcast_impl(x: Any, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+    strides = [0] * len(shape)
+    for axis, length, stride in zip(axes, x.shape, x.strides, strict=True):
+        if length != 1:
+            strides[axis] = stride
+    view = np.ndarray(shape, x.dtype, x if x.ndim else np.asarray(x), 0, tuple(strides))
+    view.flags.writeable = False
+    return view
+
+
+def _broadcast_transpose(bar: Any, aval: ShapedArray, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
+    stretched = {axis for axis, length in zip(axes, aval.shape, strict=True) if length != shape[axis]}
+    summed = tuple(i for i in range(len(shape)) if i not in axes or i in stretched)
+    total = reduce_sum(bar, axes=summed) if summed else bar
+    return reshape(total, shape=aval.shape) if stretched else total
+
+
+broadcast = linear(
+    "broadcast",
+    _broadcast_impl,
+    lambda aval, *, shape, axes: ShapedArray(shape, aval.dtype),
+    _broadcast_transpose,
+    lambda size, x, *, shape, axes: broadcast(x, shape=(size, *shape), axes=(0, *(a + 1 for a in axes))),
+)
+reshape = linear(
+    "reshape",
+    lambda x, *, shape: x.reshape(shape) if shape else x.reshape(())[()],
+    lambda aval, *, shape: ShapedArray(shape, aval.dtype),
+    lambda bar, aval, *, shape: reshape(bar, shape=aval.shape),
+    lambda size, x, *, shape: reshape(x, shape=(size, *shape)),
+)

@@ -1,0 +1,163 @@
+"""Primitives that move elements without changing them, and those that make arrays from nothing. All are linear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from functrace.core.ir import Literal, Var
+from functrace.core.primitive import Primitive, is_linear
+from functrace.core.types import ShapedArray, aval_of
+from functrace.primitives.families import broadcast, linear, reshape
+
+__all__ = ["broadcast", "concatenate", "full", "iota", "pad", "reshape", "reverse", "slice_", "transpose", "zeros"]
+
+full = Primitive(
+    "full",
+    lambda *, shape, value, dtype: np.full(shape, value, dtype) if shape else dtype.type(value),
+    lambda *, shape, value, dtype: ShapedArray(shape, dtype),
+    family="creation",
+    nondifferentiable=True,
+)
+iota = Primitive(
+    "iota",
+    lambda *, length, dtype: np.arange(length, dtype=dtype),
+    lambda *, length, dtype: ShapedArray((length,), dtype),
+    family="creation",
+    nondifferentiable=True,
+)
+
+
+def zeros(aval: ShapedArray) -> Any:
+    """An array of zeros of the given type."""
+    return full(shape=aval.shape, value=0, dtype=aval.dtype)
+
+
+def inverse_permutation(permutation: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation that undoes `permutation`."""
+    inverse = [0] * len(permutation)
+    for position, axis in enumerate(permutation):
+        inverse[axis] = position
+    return tuple(inverse)
+
+
+transpose = linear(
+    "transpose",
+    lambda x, *, permutation: x.transpose(permutation),
+    lambda aval, *, permutation: ShapedArray(tuple(aval.shape[a] for a in permutation), aval.dtype),
+    lambda bar, aval, *, permutation: transpose(bar, permutation=inverse_permutation(permutation)),
+    lambda size, x, *, permutation: transpose(x, permutation=(0, *(a + 1 for a in permutation))),
+)
+reverse = linear(
+    "reverse",
+    lambda x, *, axes: np.flip(x, axes),
+    lambda aval, *, axes: aval,
+    lambda bar, aval, *, axes: reverse(bar, axes=axes),
+    lambda size, x, *, axes: reverse(x, axes=tuple(a + 1 for a in axes)),
+)
+
+
+def _slice_aval(aval: ShapedArray, *, starts: Any, stops: Any, steps: Any) -> ShapedArray:
+    lengths = (len(range(*s)) for s in zip(starts, stops, steps, strict=True))
+    return ShapedArray(tuple(lengths), aval.dtype)
+
+
+def _slice_transpose(bar: Any, aval: ShapedArray, *, starts: Any, stops: Any, steps: Any) -> Any:
+    interior = tuple(s - 1 for s in steps)
+    lengths = tuple(n + (n - 1) * i if n else 0 for n, i in zip(bar.shape, interior, strict=True))
+    high = tuple(n - s - k for n, s, k in zip(aval.shape, starts, lengths, strict=True))
+    return pad(bar, low=starts, high=high, interior=interior)
+
+
+slice_ = linear(
+    "slice",
+    lambda x, *, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
+    _slice_aval,
+    _slice_transpose,
+    lambda size, x, *, starts, stops, steps: slice_(
+        x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)
+    ),
+)
+
+
+def _padded_shape(shape: tuple[int, ...], low: Any, high: Any, interior: Any) -> tuple[int, ...]:
+    return tuple(
+        lo + hi + n + max(n - 1, 0) * i for n, lo, hi, i in zip(shape, low, high, interior, strict=True)
+    )
+
+
+def _pad_impl(x: Any, *, low: Any, high: Any, interior: Any) -> np.ndarray:
+    out = np.zeros(_padded_shape(x.shape, low, high, interior), x.dtype)
+    if x.size:
+        out[tuple(slice(lo, lo + (n - 1) * (i + 1) + 1, i + 1) for n, lo, i in zip(x.shape, low, interior))] = x
+    return out
+
+
+def _pad_transpose(bar: Any, aval: ShapedArray, *, low: Any, high: Any, interior: Any) -> Any:
+    stops = tuple(n - hi for n, hi in zip(bar.shape, high, strict=True))
+    return slice_(bar, starts=low, stops=stops, steps=tuple(i + 1 for i in interior))
+
+
+pad = linear(
+    "pad",
+    _pad_impl,
+    lambda aval, *, low, high, interior: ShapedArray(_padded_shape(aval.shape, low, high, interior), aval.dtype),
+    _pad_transpose,
+    lambda size, x, *, low, high, interior: pad(x, low=(0, *low), high=(0, *high), interior=(0, *interior)),
+)
+
+
+def _concatenate_aval(*avals: ShapedArray, axis: int) -> ShapedArray:
+    shape = list(avals[0].shape)
+    shape[axis] = sum(a.shape[axis] for a in avals)
+    return ShapedArray(tuple(shape), avals[0].dtype)
+
+
+def _concatenate_jvp(primals: list[Any], tangents: list[Any], *, axis: int) -> tuple[list[Any], list[Any]]:
+    filled = [zeros(aval_of(p)) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+    return [concatenate(*primals, axis=axis)], [concatenate(*filled, axis=axis)]
+
+
+def _concatenate_linearize(
+    record: Any, primals: list[Any], tangents: list[Var | None], *, axis: int
+) -> tuple[list[Any], list[Var]]:
+    out = concatenate(*primals, axis=axis)
+    atoms = [Literal(zeros(aval_of(p))) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+    return [out], [record(concatenate, atoms, aval_of(out), {"axis": axis})]
+
+
+def _concatenate_transpose(bars: list[Any], *operands: Any, axis: int) -> list[Any]:
+    bar, start, pieces = bars[0], 0, []
+    ones = (1,) * len(bar.shape)
+    for operand in operands:
+        shape = aval_of(operand).shape if not is_linear(operand) else operand.aval.shape
+        starts, stops = [0] * len(shape), list(bar.shape)
+        starts[axis], stops[axis] = start, start + shape[axis]
+        start = stops[axis]
+        linear_piece = is_linear(operand)
+        pieces.append(slice_(bar, starts=tuple(starts), stops=tuple(stops), steps=ones) if linear_piece else None)
+    return pieces
+
+
+def _concatenate_batch(
+    size: int, values: list[Any], batched: list[bool], *, axis: int
+) -> tuple[list[Any], list[bool]]:
+    values = [
+        v if b else broadcast(v, shape=(size, *v.shape), axes=tuple(range(1, 1 + len(v.shape))))
+        for v, b in zip(values, batched, strict=True)
+    ]
+    return [concatenate(*values, axis=axis + 1)], [True]
+
+
+concatenate = Primitive(
+    "concatenate",
+    lambda *xs, axis: np.concatenate(xs, axis),
+    _concatenate_aval,
+    jvp=_concatenate_jvp,
+    linearize=_concatenate_linearize,
+    transpose=_concatenate_transpose,
+    batch=_concatenate_batch,
+    family="linear",
+    masks="structural",
+)

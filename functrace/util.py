@@ -1,0 +1,60 @@
+"""Small helpers for every floor: the user's source line and safe zips."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType
+from typing import NamedTuple
+
+import numpy
+
+__all__ = ["Source", "user_line", "user_source"]
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
+_internal: dict[str, bool] = {}
+
+
+class Source(NamedTuple):
+    """A place in the user's code; the line number is looked up only when it is shown."""
+
+    code: CodeType
+    instruction: int
+
+    @property
+    def line(self) -> int:
+        for start, end, line in self.code.co_lines():
+            if start <= self.instruction < end:
+                return line or self.code.co_firstlineno
+        return self.code.co_firstlineno
+
+    def __str__(self) -> str:
+        return f"{os.path.relpath(self.code.co_filename)}:{self.line} in {self.code.co_qualname}"
+
+
+def _is_internal(filename: str) -> bool:
+    internal = filename.startswith((_PACKAGE, _NUMPY))
+    _internal[filename] = internal
+    return internal
+
+
+def user_source() -> Source | None:
+    """The innermost frame outside functrace and NumPy, or None when there is none."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        filename = code.co_filename
+        internal = _internal.get(filename)
+        if internal is None:
+            internal = _is_internal(filename)
+        if not internal:
+            return Source(code, frame.f_lasti)
+        frame = frame.f_back
+    return None
+
+
+def user_line() -> str | None:
+    """`file:line in function` of the user's code that led here."""
+    source = user_source()
+    return None if source is None else str(source)
