@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class Eqn:
 class Jaxpr:
     """A typed program: constvars and invars in, equations in order, outvars out."""
 
-    __slots__ = ("constvars", "eqns", "invars", "outvars")
+    __slots__ = ("_last_uses", "constvars", "eqns", "invars", "outvars")
 
     def __init__(
         self, constvars: Sequence[Var], invars: Sequence[Var], eqns: Sequence[Eqn], outvars: Sequence[Atom]
@@ -101,6 +101,14 @@ class Jaxpr:
         self.invars = list(invars)
         self.eqns = list(eqns)
         self.outvars = list(outvars)
+        self._last_uses: list[list[Var]] | None = None
+
+    @property
+    def last_uses(self) -> list[list[Var]]:
+        """Per equation, the variables that nothing later reads."""
+        if self._last_uses is None:
+            self._last_uses = last_uses(self.eqns, self.outvars)
+        return self._last_uses
 
     @property
     def in_avals(self) -> list[ShapedArray]:
@@ -184,7 +192,7 @@ class Recorder:
         return ClosedJaxpr(Jaxpr(list(constvars.values()), invars, eqns, outs), consts)
 
 
-def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom]) -> list[Eqn]:
+def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[Eqn]:
     """The equations that some of `outvars` depend on, and those with effects, in order."""
     live = {v for v in outvars if type(v) is Var}
     kept = []
@@ -218,24 +226,23 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     env: dict[Var, Any] = {}
     env.update(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
-    remaining = last_uses(jaxpr)
-    for index, eqn in enumerate(jaxpr.eqns):
+    for eqn, dying in zip(jaxpr.eqns, jaxpr.last_uses, strict=True):
         inputs = [env[a] if type(a) is Var else a.val for a in eqn.invars]
         outs = eqn.primitive.bind(*inputs, **eqn.params)
         if eqn.primitive.multiple:
             env.update(zip(eqn.outvars, outs, strict=True))
         else:
             env[eqn.outvars[0]] = outs
-        for var in remaining[index]:
+        for var in dying:
             env.pop(var, None)
     return [env[a] if type(a) is Var else a.val for a in jaxpr.outvars]
 
 
-def last_uses(jaxpr: Jaxpr) -> list[list[Var]]:
+def last_uses(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[list[Var]]:
     """Per equation, the variables whose last use it is, so that an evaluator can free them."""
-    seen = {v for v in jaxpr.outvars if type(v) is Var}
+    seen = {v for v in outvars if type(v) is Var}
     uses: list[list[Var]] = []
-    for eqn in reversed(jaxpr.eqns):
+    for eqn in reversed(eqns):
         last = [a for a in dict.fromkeys([*eqn.invars, *eqn.outvars]) if type(a) is Var and a not in seen]
         seen.update(last)
         uses.append(last)
@@ -347,6 +354,6 @@ def _param_text(value: Any) -> str:
         return value.name
     if isinstance(value, (ClosedJaxpr, Jaxpr)):
         return _Printer().jaxpr(value.jaxpr if isinstance(value, ClosedJaxpr) else value)
-    if isinstance(value, Callable):
+    if callable(value):
         return getattr(value, "__name__", repr(value))
     return str(value)

@@ -5,10 +5,13 @@ Rules, in the order they always stand:
 - `impl(*values, **params)`: evaluate on plain NumPy values; a new array or a view, never an operand changed.
 - `abstract_eval(*avals, **params)`: the output's aval.
 - `jvp(primals, tangents, **params)`: two lists, outputs and output tangents. A `None` tangent is a symbolic zero.
-- `linearize(record, primals, tangents, **params)`: optional and faster than what `jvp` implies; see `interpreters.linearize`.
+- `linearize(record, primals, tangents, **params)`: optional, faster than what `jvp` implies; see
+  `interpreters.linearize`.
 - `transpose(cotangents, *operands, **params)`: for linear primitives. Linear operands arrive as their `Var`
-  (`is_linear` tells; `.aval` is all that is known); a list with one cotangent per operand (`None` for zero and for known operands).
-- `batch(size, values, batched, **params)`: two lists, outputs and whether each is batched. The batch axis is always axis 0.
+  (`is_linear` tells; `.aval` is all that is known); a list with one cotangent per operand (`None` for zero and
+  for known operands).
+- `batch(size, values, batched, **params)`: two lists, outputs and whether each is batched. The batch axis is
+  always axis 0.
 - `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
 
 `impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
@@ -142,8 +145,7 @@ class Primitive:
             raise MissingRuleError(
                 f"{transform} needs the {rule} rule of primitive {self.name!r}, which has none",
                 where=user_line(),
-                remedy=_MISSING_REMEDY.get(rule, "define the rule with Primitive.define")
-                + (" (its outputs have no derivative: pass them through stop_gradient)" if self.nondifferentiable else ""),
+                remedy=_MISSING_REMEDY.get(rule, f"define it with Primitive.define({rule}=...)"),
             )
         return function
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from functrace.core.types import ShapedArray
 from functrace.errors import AbstractValueError, ConversionError, LeakedTracerError
-from functrace.util import user_line
+from functrace.util import user_line, user_source
 
 if TYPE_CHECKING:
     from functrace.core.primitive import Primitive
@@ -27,13 +27,17 @@ class Trace:
 
     Attributes:
         parent: the trace under which rules run.
+        source: the user's line that started the transformation.
         captures: whether values met now are read later, so that users' arrays must be copied.
     """
 
     name: str = "evaluation"
-    parent: Trace
     captures: bool = False
     alive: bool = True
+
+    def __init__(self, parent: Trace | None) -> None:
+        self.parent: Trace = self if parent is None else parent
+        self.source = user_source()
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         """Interpret one application of a primitive."""
@@ -58,8 +62,7 @@ class EvalTrace(Trace):
         return primitive.impl(*args, **params)
 
 
-EVAL = EvalTrace()
-EVAL.parent = EVAL
+EVAL = EvalTrace(None)
 
 _current: ContextVar[Trace] = ContextVar("functrace_trace", default=EVAL)
 current_trace = _current.get
@@ -142,9 +145,9 @@ class Tracer:
 def leaked(tracer: Tracer) -> LeakedTracerError:
     """The error for a tracer used outside the transformation that made it."""
     return LeakedTracerError(
-        "a traced value was used after the transformation that made it had ended",
+        "a traced value was used outside the transformation that made it",
         where=user_line(),
-        got=tracer.describe(),
+        got=f"{tracer.describe()}, started at {tracer._trace.source}",
         remedy="return the value from the transformed function instead of storing it in a global, an attribute or a "
         "closure (jvp, vjp and grad take has_aux=True for extra outputs)",
     )

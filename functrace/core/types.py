@@ -84,15 +84,18 @@ def canonicalize(value: Any) -> Any:
         return np.float64(value)
     if hasattr(value, "_trace"):
         return value
-    if kind in (bool, int, complex) or isinstance(value, np.generic):
-        array = np.asarray(value)
-    elif isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, np.ma.MaskedArray)):
+    if kind in (bool, int, complex) or isinstance(value, np.generic) or _is_plain_subclass(value):
         array = np.asarray(value)
     else:
         raise _not_numeric(value)
     if array.dtype.kind not in _NUMERIC_KINDS:
         raise _not_numeric(value)
     return canonicalize(array)
+
+
+def _is_plain_subclass(value: Any) -> bool:
+    """Whether an array subclass (a memory map, say) means what a plain array means."""
+    return isinstance(value, np.ndarray) and not isinstance(value, (np.matrix, np.ma.MaskedArray))
 
 
 def _not_numeric(value: Any) -> InputError:

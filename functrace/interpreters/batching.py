@@ -47,7 +47,7 @@ class BatchTrace(Trace):
     name = "vmap"
 
     def __init__(self, parent: Trace, size: int) -> None:
-        self.parent = parent
+        super().__init__(parent)
         self.size = size
         self.captures = parent.captures
 

@@ -49,7 +49,7 @@ class JVPTrace(Trace):
     name = "jvp"
 
     def __init__(self, parent: Trace) -> None:
-        self.parent = parent
+        super().__init__(parent)
         self.captures = parent.captures
 
     def pure(self, value: Any) -> JVPTracer:

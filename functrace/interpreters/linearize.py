@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from functrace.core.ir import Atom, Eqn, Recorder, Var
+from functrace.core.ir import Atom, Eqn, Literal, Recorder, Var, last_uses, live_eqns
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import MissingRuleError
 from functrace.interpreters.staging import PartialEvalTrace, StagedTracer
-from functrace.util import user_source
 
 __all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "linearize"]
 
@@ -57,9 +56,10 @@ class LinearizeTrace(Trace):
     captures = True
 
     def __init__(self, parent: Trace) -> None:
-        self.parent = parent
+        super().__init__(parent)
         self.tangent_trace = PartialEvalTrace(parent)
         self.recorder: Recorder = self.tangent_trace.recorder
+        self.append = self.recorder.eqns.append
 
     def pure(self, value: Any) -> LinearizeTracer:
         return LinearizeTracer(self, value, None)
@@ -69,18 +69,20 @@ class LinearizeTrace(Trace):
 
     def record(self, primitive: Primitive, atoms: list[Atom], aval: ShapedArray, params: dict[str, Any]) -> Var:
         var = Var(aval)
-        self.recorder.eqns.append(Eqn(primitive, atoms, [var], params, user_source()))
+        self.append(Eqn(primitive, atoms, [var], params))
         return var
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         primals, tangents = [], []
         constant, foreign = True, True
         for arg in args:
-            if isinstance(arg, LinearizeTracer) and arg._trace is self:
+            if type(arg) is LinearizeTracer and arg._trace is self:
                 foreign = False
                 primals.append(arg.primal)
-                tangents.append(arg.tangent)
-                constant = constant and arg.tangent is None
+                tangent = arg.tangent
+                if tangent is not None:
+                    constant = False
+                tangents.append(tangent)
             else:
                 primals.append(arg)
                 tangents.append(None)
@@ -137,23 +139,29 @@ class LinearizeTrace(Trace):
 class LinearProgram:
     """The recorded derivative: tangent variables in, equations, and one variable (or None: zero) per output."""
 
-    __slots__ = ("eqns", "invars", "outvars")
+    __slots__ = ("_schedule", "eqns", "invars", "outvars")
 
     def __init__(self, invars: list[Var], eqns: list[Eqn], outvars: list[Var | None]) -> None:
         self.invars = invars
         self.eqns = eqns
         self.outvars = outvars
+        self._schedule: list[tuple[Eqn, list[Var]]] | None = None
 
     def __call__(self, *tangents: Any) -> list[Any]:
         """Output tangents of input tangents, under the current trace; None for zero."""
+        if self._schedule is None:
+            live = live_eqns(self.eqns, self.outvars)
+            self._schedule = list(zip(live, last_uses(live, self.outvars), strict=True))
         env: dict[Var, Any] = dict(zip(self.invars, tangents, strict=True))
-        for eqn in self.eqns:
-            inputs = [env[a] if type(a) is Var else a.val for a in eqn.invars]
+        for eqn, dying in self._schedule:
+            inputs = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
             outs = eqn.primitive.bind(*inputs, **eqn.params)
             if eqn.primitive.multiple:
                 env.update(zip(eqn.outvars, outs, strict=True))
             else:
                 env[eqn.outvars[0]] = outs
+            for var in dying:
+                env.pop(var, None)
         return [None if v is None else env[v] for v in self.outvars]
 
 

@@ -15,7 +15,7 @@ from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Recorder, Var
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Trace, Tracer, current_trace, leaked, reset_trace, set_trace
 from functrace.core.types import ShapedArray
-from functrace.util import user_source
+from functrace.util import Source, user_source
 
 __all__ = ["PartialEvalTrace", "StagedTracer", "StagingTrace", "stage"]
 
@@ -50,7 +50,7 @@ class PartialEvalTrace(Trace):
     captures = True
 
     def __init__(self, parent: Trace) -> None:
-        self.parent = parent
+        super().__init__(parent)
         self.recorder = Recorder()
 
     def new_input(self, aval: ShapedArray) -> StagedTracer:
@@ -67,10 +67,14 @@ class PartialEvalTrace(Trace):
         invars = [self.atom(arg) for arg in args]
         out = primitive.abstract_eval(*[a.aval for a in invars], **params)
         outvars = [Var(aval) for aval in out] if primitive.multiple else [Var(out)]
-        self.recorder.eqns.append(Eqn(primitive, invars, outvars, params, user_source()))
+        self.recorder.eqns.append(Eqn(primitive, invars, outvars, params, self.eqn_source()))
         if primitive.multiple:
             return [StagedTracer(self, var) for var in outvars]
         return StagedTracer(self, outvars[0])
+
+    def eqn_source(self) -> Source | None:
+        """The user's line, for equations that a user will read."""
+        return None
 
     def atom(self, value: Any) -> Atom:
         """The variable of an own tracer, or the constant that anything else is."""
@@ -87,6 +91,9 @@ class StagingTrace(PartialEvalTrace):
 
     name = "make_jaxpr"
 
+    def eqn_source(self) -> Source | None:
+        return user_source()
+
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if primitive.effectful:
             return self.record(primitive, args, params)
@@ -99,17 +106,19 @@ class StagingTrace(PartialEvalTrace):
         return StagedTracer(self, self.atom(value))
 
 
-def stage(flat_fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], weak: Sequence[bool] = ()) -> ClosedJaxpr:
+def stage(
+    flat_fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], weak: Sequence[bool] = ()
+) -> ClosedJaxpr:
     """Record `flat_fun`, which takes one value per aval and returns a list, under the current trace as parent."""
     trace = StagingTrace(current_trace())
     inputs = [trace.new_input(aval) for aval in avals]
     for tracer, is_weak in zip(inputs, weak, strict=False):
         tracer.weak = is_weak
-    invars = [tracer.var for tracer in inputs]
+    invars: list[Any] = [tracer.var for tracer in inputs]
     token = set_trace(trace)
     try:
         outs = flat_fun(*inputs)
-        outvars = [trace.atom(out) for out in outs]
+        outvars = [trace.atom(out.copy() if isinstance(out, np.ndarray) else out) for out in outs]
     finally:
         reset_trace(token)
         trace.alive = False

@@ -46,10 +46,14 @@ def backward_pass(
             if bar is None:
                 continue
             out_bars = [bar]
-        operands = [a.val if type(a) is Literal else known.get(a, a) for a in eqn.invars]
-        for atom, bar in zip(eqn.invars, transpose(primitive, out_bars, operands, eqn.params), strict=True):
+        operand_atoms: list[Any] = eqn.invars
+        operands = [a.val if type(a) is Literal else known.get(a, a) for a in operand_atoms]
+        for atom, bar in zip(operand_atoms, transpose(primitive, out_bars, operands, eqn.params), strict=True):
             if bar is not None:
-                accumulate(bars, atom, bar)
+                if atom in bars:
+                    accumulate(bars, atom, bar)
+                else:
+                    bars[atom] = bar
     return [unmask(bars.get(var)) for var in invars]
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from functrace.core.ir import Literal, Var
 from functrace.core.primitive import Primitive, is_linear
+from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import DTypeError, ShapeError
 from functrace.util import user_line
@@ -134,12 +135,10 @@ def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> C
         for partial, tangent in zip(partials, tangents, strict=True):
             if tangent is None or partial is None:
                 continue
-            if partial == 1:
-                term = tangent
-            elif partial == -1:
-                term = neg(tangent)
-            else:
+            if callable(partial):
                 term = mul(partial(*primals, out, **params), tangent)
+            else:
+                term = tangent if partial == 1 else neg(tangent)
             total = term if total is None else add(total, term)
         return [out], [total]
 
@@ -147,6 +146,8 @@ def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> C
 
 
 def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
+    if len(partials) == 1 and callable(only := partials[0]):
+        return _linearize_unary(primitive, only)
     def linearize(
         record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
     ) -> tuple[list[Any], list[Var | None]]:
@@ -157,14 +158,23 @@ def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]
                 continue
             if aval is None:
                 aval = aval_of(out)
-            if partial == 1:
-                term = tangent
-            elif partial == -1:
-                term = record(neg, [tangent], aval, {})
-            else:
+            if callable(partial):
                 term = record(mul, [Literal(partial(*primals, out, **params)), tangent], aval, {})
+            else:
+                term = tangent if partial == 1 else record(neg, [tangent], aval, {})
             total = term if total is None else record(add, [total, term], aval, {})
         return [out], [total]
+
+    return linearize
+
+
+def _linearize_unary(primitive: Primitive, partial: Callable[..., Any]) -> Callable[..., Any]:
+    def linearize(
+        record: Callable[..., Var], primals: list[Any], tangents: list[Var], **params: Any
+    ) -> tuple[list[Any], list[Var]]:
+        x = primals[0]
+        out = primitive.bind(x, **params)
+        return [out], [record(mul, [Literal(partial(x, out, **params)), tangents[0]], aval_of(out), {})]
 
     return linearize
 
@@ -262,13 +272,13 @@ def bilinear(
 
     def linearize(
         record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
-    ) -> tuple[list[Any], list[Var]]:
+    ) -> tuple[list[Any], list[Var | None]]:
         (x, y), (x_dot, y_dot) = primals, tangents
         out = primitive.bind(x, y, **params)
         aval = aval_of(out)
         left = None if x_dot is None else record(primitive, [x_dot, Literal(y)], aval, params)
         right = None if y_dot is None else record(primitive, [Literal(x), y_dot], aval, params)
-        total = left if right is None else right if left is None else record(add, [left, right], aval, {})
+        total = left or right if left is None or right is None else record(add, [left, right], aval, {})
         return [out], [total]
 
     def transpose(bars: list[Any], x: Any, y: Any, **params: Any) -> list[Any]:
@@ -294,10 +304,15 @@ def bilinear(
 # The primitives that derived rules are written in.
 
 
+def _times(x: Any, y: Any) -> Any:
+    """The product; of plain values by NumPy at once, because reverse mode spends its time here."""
+    return mul(x, y) if isinstance(x, Tracer) or isinstance(y, Tracer) else x * y
+
+
 def _transpose_mul(bars: list[Any], x: Any, y: Any) -> list[Any]:
     if is_linear(x):
-        return [mul(bars[0], y), None]
-    return [None, mul(x, bars[0])]
+        return [_times(bars[0], y), None]
+    return [None, _times(x, bars[0])]
 
 
 add = elementwise(

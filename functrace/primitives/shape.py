@@ -90,7 +90,8 @@ def _padded_shape(shape: tuple[int, ...], low: Any, high: Any, interior: Any) ->
 def _pad_impl(x: Any, *, low: Any, high: Any, interior: Any) -> np.ndarray:
     out = np.zeros(_padded_shape(x.shape, low, high, interior), x.dtype)
     if x.size:
-        out[tuple(slice(lo, lo + (n - 1) * (i + 1) + 1, i + 1) for n, lo, i in zip(x.shape, low, interior))] = x
+        places = (slice(lo, lo + (n - 1) * (i + 1) + 1, i + 1) for n, lo, i in zip(x.shape, low, interior, strict=True))
+        out[tuple(places)] = x
     return out
 
 

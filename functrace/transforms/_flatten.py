@@ -14,7 +14,10 @@ from functrace.errors import ArgumentError, CotangentError, InputError, NonHasha
 from functrace.primitives.shape import zeros
 from functrace.util import user_line
 
-__all__ = ["FlatFunction", "argument_positions", "check_callable", "check_like", "export", "instantiate"]
+__all__ = [
+    "FlatFunction", "argument_positions", "check_callable", "check_hashable", "check_like", "export", "instantiate",
+    "snapshot",
+]  # fmt: skip
 
 _WEAK = (float, int, complex)
 
@@ -69,6 +72,13 @@ def argument_positions(argnums: int | Sequence[int], count: int, transform: str)
 class FlatFunction:
     """A call of a user's function as a function of the flat leaves of some of its arguments.
 
+    Args:
+        fun: the user's function.
+        args, kwargs: the arguments of the call.
+        positions: which positional arguments the leaves come from; all by default.
+        has_aux: whether `fun` returns a pair (output, auxiliary output).
+        keep: whether values are read after the call, so that the user's arrays must be copied.
+
     Attributes:
         leaves: the canonical leaves of the chosen arguments.
         weak: per leaf, whether it was a Python number.
@@ -76,7 +86,9 @@ class FlatFunction:
         out_tree, aux_tree: the structures of the result, known after a call.
     """
 
-    __slots__ = ("_args", "_fun", "_has_aux", "_kwargs", "_positions", "aux_tree", "in_tree", "leaves", "out_tree", "weak")
+    __slots__ = (
+        "_args", "_fun", "_has_aux", "_kwargs", "_positions", "aux_tree", "in_tree", "leaves", "out_tree", "weak",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -85,12 +97,13 @@ class FlatFunction:
         kwargs: dict[str, Any],
         positions: Sequence[int] | None = None,
         has_aux: bool = False,
+        keep: bool = True,
     ) -> None:
         self._fun, self._args, self._kwargs, self._positions, self._has_aux = fun, args, kwargs, positions, has_aux
         chosen = tuple(args) if positions is None else tuple([args[i] for i in positions])
         leaves, self.in_tree = tree.flatten(chosen)
         self.weak = [type(leaf) in _WEAK for leaf in leaves]
-        self.leaves = [canonicalize(leaf) for leaf in leaves]
+        self.leaves = [snapshot(leaf) for leaf in leaves] if keep else [canonicalize(leaf) for leaf in leaves]
         self.out_tree: tree.TreeDef
         self.aux_tree: tree.TreeDef | None = None
 
@@ -124,6 +137,12 @@ class FlatFunction:
         out = tree.unflatten(self.out_tree, list(flat[:split]))
         aux = None if self.aux_tree is None else tree.unflatten(self.aux_tree, list(flat[split:]))
         return out, aux
+
+
+def snapshot(leaf: Any) -> Any:
+    """The canonical leaf, out of reach of later changes to the user's array."""
+    value = canonicalize(leaf)
+    return value.copy() if type(value) is np.ndarray and value.flags.writeable else value
 
 
 def export(values: Sequence[Any], shared: Sequence[Any] = ()) -> list[Any]:
@@ -189,7 +208,7 @@ def _match(leaf: Any, aval: ShapedArray, what: str, primal: str, error: type[Tan
         value_aval = aval_of(value)
     expected = tangent_aval(aval)
     if value_aval != expected:
-        if expected.dtype == float0 and value_aval.shape == aval.shape and not isinstance(leaf, Tracer) and not np.any(leaf):
+        if expected.dtype == float0 and value_aval.shape == aval.shape and _is_zero(leaf):
             return None
         raise error(
             f"a {what} must have the shape and dtype of its {primal}",
@@ -200,6 +219,10 @@ def _match(leaf: Any, aval: ShapedArray, what: str, primal: str, error: type[Tan
             else f"an integer or boolean {primal} has no derivative: give numpy.zeros(shape, functrace.float0) or None",
         )
     return None if expected.dtype == float0 else value
+
+
+def _is_zero(value: Any) -> bool:
+    return not isinstance(value, Tracer) and not np.any(value)
 
 
 def check_hashable(value: Any, what: str) -> None:

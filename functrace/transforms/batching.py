@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
+from functrace.core.trace import current_trace
 from functrace.core.types import aval_of, canonicalize
 from functrace.errors import BatchAxisError, TreeError
 from functrace.interpreters.batching import batch
 from functrace.primitives.families import broadcast
 from functrace.primitives.shape import transpose
-from functrace.transforms._flatten import check_callable, export
+from functrace.transforms._flatten import check_callable, export, snapshot
 from functrace.util import user_line
 
 __all__ = ["moveaxis", "vmap"]
@@ -22,7 +23,7 @@ __all__ = ["moveaxis", "vmap"]
 
 def vmap(
     fun: Callable[..., Any],
-    in_axes: int | None | Sequence[Any] | dict[Any, Any] = 0,
+    in_axes: int | Sequence[Any] | dict[Any, Any] | None = 0,
     out_axes: Any = 0,
     axis_size: int | None = None,
 ) -> Callable[..., Any]:
@@ -55,7 +56,7 @@ def vmap(
     @functools.wraps(fun)
     def batched_fun(*args: Any, **kwargs: Any) -> Any:
         leaves, in_tree = tree.flatten((args, kwargs))
-        leaves = [canonicalize(leaf) for leaf in leaves]
+        leaves = [snapshot(leaf) if current_trace().captures else canonicalize(leaf) for leaf in leaves]
         axes = _flat_axes((in_axes, 0), (args, kwargs), "in_axes")
         size = _batch_size(leaves, axes, axis_size)
         values = [

@@ -10,13 +10,13 @@ import numpy as np
 
 from functrace import tree
 from functrace.core.ir import Literal
+from functrace.core.trace import current_trace, reset_trace, set_trace
 from functrace.core.types import aval_of, is_inexact
 from functrace.errors import ArgumentError, InputError, NonDifferentiableInputError, NonScalarOutputError
 from functrace.interpreters import jvp as forward
 from functrace.interpreters import linearize as linearization
 from functrace.interpreters.staging import PartialEvalTrace
 from functrace.interpreters.transpose import backward_pass
-from functrace.core.trace import current_trace, reset_trace, set_trace
 from functrace.primitives import elementwise
 from functrace.transforms._flatten import (
     FlatFunction,
@@ -63,7 +63,7 @@ def jvp(
                 got=type(values).__name__,
                 remedy="write jvp(f, (x,), (x_dot,))",
             )
-    flat = FlatFunction(fun, primals, {}, has_aux=has_aux)
+    flat = FlatFunction(fun, primals, {}, has_aux=has_aux, keep=current_trace().captures)
     avals = [aval_of(leaf) for leaf in flat.leaves]
     flat_tangents = check_like(tuple(tangents), flat.in_tree, avals, "tangent")
     values, out_tangents = forward.jvp(flat, flat.leaves, flat_tangents, flat.weak)
@@ -77,12 +77,11 @@ def jvp(
 
 def _linearize(flat: FlatFunction) -> tuple[list[Any], linearization.LinearProgram]:
     active = [is_inexact(leaf.dtype) for leaf in flat.leaves]
-    leaves = [leaf.copy() if type(leaf) is np.ndarray else leaf for leaf in flat.leaves]
-    return linearization.linearize(flat, leaves, active, flat.weak)
+    return linearization.linearize(flat, flat.leaves, active, flat.weak)
 
 
 def _residuals(program: linearization.LinearProgram) -> list[Any]:
-    return [a.val for eqn in program.eqns for a in eqn.invars if type(a) is Literal]
+    return [a.val for eqn in program.eqns for a in eqn.invars if isinstance(a, Literal)]
 
 
 def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
@@ -328,10 +327,10 @@ def _check_input(leaf: Any, holomorphic: bool, allow_int: bool) -> bool:
         what, remedy = "grad(holomorphic=True) needs complex inputs", "convert them with numpy.asarray(x, complex)"
     elif kind == "c":
         what = "grad needs real inputs"
-        remedy = "pass holomorphic=True for a holomorphic function, or differentiate with respect to real and imaginary parts"
+        remedy = "pass holomorphic=True for a holomorphic function, or take real and imaginary parts as two real inputs"
     else:
         what = "grad needs floating point inputs"
-        remedy = "pass 2.0 instead of 2, convert with numpy.asarray(x, float), or pass allow_int=True for a zero of dtype float0"
+        remedy = "pass 2.0 instead of 2, convert with numpy.asarray(x, float), or allow_int=True for a float0 zero"
     raise NonDifferentiableInputError(what, where=user_line(), got=str(aval_of(leaf)), remedy=remedy)
 
 
@@ -352,11 +351,12 @@ def _check_scalar_output(flat: FlatFunction, values: list[Any], holomorphic: boo
             "grad needs a function with one scalar output", where=user_line(), got=str(aval_of(value)), remedy=remedy
         )
     if value.dtype.kind != ("c" if holomorphic else "f"):
+        wanted = "complex output when holomorphic=True" if holomorphic else "real floating point output"
         raise NonScalarOutputError(
-            "grad needs a complex output when holomorphic=True" if holomorphic else "grad needs a real floating point output",
+            f"grad needs a {wanted}",
             where=user_line(),
             got=str(aval_of(value)),
-            remedy="take numpy.real(...) or numpy.abs(...) of a complex output; pass holomorphic=True for a holomorphic function",
+            remedy="take numpy.real(...) or numpy.abs(...) of a complex output, or pass holomorphic=True",
         )
     return value
 

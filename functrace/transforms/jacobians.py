@@ -11,6 +11,7 @@ import numpy as np
 from functrace import tree
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import ArgumentError, NonDifferentiableInputError
+from functrace.interpreters import jvp as forward
 from functrace.interpreters.batching import batch
 from functrace.interpreters.linearize import linearize
 from functrace.interpreters.transpose import backward_pass
@@ -35,29 +36,19 @@ def _basis(avals: Sequence[ShapedArray]) -> list[np.ndarray]:
     return blocks
 
 
-def _check_kind(aval: ShapedArray, holomorphic: bool, transform: str, what: str) -> None:
-    if aval.dtype.kind == ("c" if holomorphic else "f"):
+def _check_kinds(avals: Sequence[ShapedArray], holomorphic: bool, transform: str, what: str) -> None:
+    """Raise unless all inputs or outputs are of the kind that is differentiated."""
+    wrong = [aval for aval in avals if aval.dtype.kind != ("c" if holomorphic else "f")]
+    if not wrong:
         return
     wanted = "complex" if holomorphic else "real floating point"
     raise NonDifferentiableInputError(
         f"{transform} needs {wanted} {what}s{' when holomorphic=True' if holomorphic else ''}",
         where=user_line(),
-        got=str(aval),
+        got=str(wrong[0]),
         remedy="convert integers with numpy.asarray(x, float); pass holomorphic=True for a holomorphic function of "
         "complex inputs, or treat real and imaginary parts as separate reals",
     )
-
-
-def _linearize_checked(flat: FlatFunction, holomorphic: bool, transform: str) -> Any:
-    """Linearize after checking inputs, then check outputs; (values, program, input avals, output avals)."""
-    in_avals = [aval_of(leaf) for leaf in flat.leaves]
-    for aval in in_avals:
-        _check_kind(aval, holomorphic, transform, "input")
-    values, program = linearize(flat, flat.leaves, None, flat.weak)
-    out_avals = [aval_of(v) for v in values[: flat.out_tree.num_leaves]]
-    for aval in out_avals:
-        _check_kind(aval, holomorphic, transform, "output")
-    return values, program, in_avals, out_avals
 
 
 def _finish(flat: FlatFunction, values: list[Any], blocks: list[list[Any]], argnums: Any, has_aux: bool) -> Any:
@@ -105,10 +96,17 @@ def jacfwd(
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, len(args), "jacfwd")
         flat = FlatFunction(fun, args, kwargs, positions, has_aux)
-        values, program, in_avals, out_avals = _linearize_checked(flat, holomorphic, "jacfwd")
-        basis = _basis(in_avals)
-        size = sum(a.size for a in in_avals)
-        columns = _sweep(lambda *ts: program(*ts)[: len(out_avals)], basis, size)
+        in_avals = [aval_of(leaf) for leaf in flat.leaves]
+        _check_kinds(in_avals, holomorphic, "jacfwd", "input")
+        values: list[Any] = []
+
+        def push(*tangents: Any) -> list[Any]:
+            values[:], out_tangents = forward.jvp(flat, flat.leaves, tangents, flat.weak)
+            return out_tangents[: flat.out_tree.num_leaves]
+
+        columns = _sweep(push, _basis(in_avals), values)
+        out_avals = [aval_of(v) for v in values[: flat.out_tree.num_leaves]]
+        _check_kinds(out_avals, holomorphic, "jacfwd", "output")
         blocks = [_split(c, o, in_avals, True) for c, o in zip(columns, out_avals, strict=True)]
         return _finish(flat, values, blocks, argnums, has_aux)
 
@@ -144,10 +142,16 @@ def jacrev(
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
         positions = argument_positions(argnums, len(args), "jacrev")
         flat = FlatFunction(fun, args, kwargs, positions, has_aux)
-        values, program, in_avals, out_avals = _linearize_checked(flat, holomorphic, "jacrev")
-        outvars = program.outvars[: len(out_avals)]
-        size = sum(a.size for a in out_avals)
-        rows = _sweep(lambda *bars: backward_pass(program.eqns, program.invars, outvars, bars), _basis(out_avals), size)
+        in_avals = [aval_of(leaf) for leaf in flat.leaves]
+        _check_kinds(in_avals, holomorphic, "jacrev", "input")
+        values, program = linearize(flat, flat.leaves, None, flat.weak)
+        out_avals = [aval_of(v) for v in values[: flat.out_tree.num_leaves]]
+        _check_kinds(out_avals, holomorphic, "jacrev", "output")
+
+        def pull(*bars: Any) -> list[Any]:
+            return backward_pass(program.eqns, program.invars, program.outvars[: len(out_avals)], bars)
+
+        rows = _sweep(pull, _basis(out_avals))
         by_input = [_split(r, i, out_avals, False) for r, i in zip(rows, in_avals, strict=True)]
         blocks = [[by_input[i][o] for i in range(len(in_avals))] for o in range(len(out_avals))]
         return _finish(flat, values, blocks, argnums, has_aux)
@@ -155,17 +159,27 @@ def jacrev(
     return jacobian_fun
 
 
-def _sweep(linear: Callable[..., Any], basis: list[np.ndarray], size: int) -> list[Any]:
-    """A linear program applied to all basis vectors at once; a None result is zero."""
-    nothing: list[bool] = []
+def _sweep(linear: Callable[..., list[Any]], basis: list[np.ndarray], primals: list[Any] | None = None) -> list[Any]:
+    """A linear function of all basis vectors in one batch; per output an array of (directions, *shape), or None.
+
+    A single direction is not batched, which keeps products of matrices and vectors what they are. `primals`, which
+    `linear` computes on the side, are freed of the (unused) batch.
+    """
+    size = basis[0].shape[0] if basis else 0
+    if size == 1:
+        outs = linear(*[b[0] if b.shape[1:] else b[0][()] for b in basis])
+        return [None if out is None else reshape(out, shape=(1, *out.shape)) for out in outs]
+    count: list[int] = []
 
     def flat_fun(*values: Any) -> list[Any]:
         outs = linear(*values)
-        nothing[:] = [out is None for out in outs]
-        return [np.float64(0) if out is None else out for out in outs]
+        count[:] = [len(outs)]
+        return [*outs, *(primals or ())]
 
-    outs, _ = batch(flat_fun, size, basis, [True] * len(basis))
-    return [None if none else out for none, out in zip(nothing, outs, strict=True)]
+    outs, batched = batch(flat_fun, size, basis, [True] * len(basis))
+    if primals is not None:
+        primals[:] = outs[count[0] :]
+    return [out if is_batched else None for out, is_batched in zip(outs[: count[0]], batched, strict=False)]
 
 
 def _split(stacked: Any, aval: ShapedArray, others: Sequence[ShapedArray], trailing: bool) -> list[Any]:
