@@ -57,9 +57,9 @@ class LinearizeTrace(Trace):
 
     def __init__(self, parent: Trace) -> None:
         super().__init__(parent)
-        self.tangent_trace = PartialEvalTrace(parent)
-        self.recorder: Recorder = self.tangent_trace.recorder
+        self.recorder = Recorder()
         self.append = self.recorder.eqns.append
+        self.tangent_trace: PartialEvalTrace | None = None
 
     def pure(self, value: Any) -> LinearizeTracer:
         return LinearizeTracer(self, value, None)
@@ -109,6 +109,8 @@ class LinearizeTrace(Trace):
         """What the `jvp` rule implies: run it with placeholder tangents under partial evaluation."""
         rule = primitive.rule("jvp", "linearize")
         partial = self.tangent_trace
+        if partial is None:
+            partial = self.tangent_trace = PartialEvalTrace(self.parent, self.recorder)
         placeholders = [None if t is None else StagedTracer(partial, t) for t in tangents]
         token = set_trace(partial)
         try:
@@ -195,7 +197,9 @@ def linearize(
         outs = flat_fun(*inputs)
     finally:
         reset_trace(token)
-        trace.alive = trace.tangent_trace.alive = False
+        trace.alive = False
+        if trace.tangent_trace is not None:
+            trace.tangent_trace.alive = False
     values, outvars = [], []
     for out in outs:
         own = isinstance(out, LinearizeTracer) and out._trace is trace

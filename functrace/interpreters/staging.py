@@ -49,9 +49,9 @@ class PartialEvalTrace(Trace):
     name = "linearize"
     captures = True
 
-    def __init__(self, parent: Trace) -> None:
+    def __init__(self, parent: Trace, recorder: Recorder | None = None) -> None:
         super().__init__(parent)
-        self.recorder = Recorder()
+        self.recorder = Recorder() if recorder is None else recorder
 
     def new_input(self, aval: ShapedArray) -> StagedTracer:
         return StagedTracer(self, Var(aval))

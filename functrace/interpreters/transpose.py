@@ -48,7 +48,8 @@ def backward_pass(
             out_bars = [bar]
         operand_atoms: list[Any] = eqn.invars
         operands = [a.val if type(a) is Literal else known.get(a, a) for a in operand_atoms]
-        for atom, bar in zip(operand_atoms, transpose(primitive, out_bars, operands, eqn.params), strict=True):
+        in_bars = transpose(primitive, out_bars, operands, eqn.params)
+        for atom, bar in zip(operand_atoms, in_bars, strict=True):
             if bar is not None:
                 if atom in bars:
                     accumulate(bars, atom, bar)

@@ -37,6 +37,7 @@ __all__ = [
     "reshape",
     "same_dtype",
     "unwrap",
+    "weighted_sum",
 ]
 
 #: A partial derivative: a function of the operands and the output, a constant 1 or -1, or None for zero everywhere.
@@ -148,10 +149,14 @@ def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> C
 def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
     if len(partials) == 1 and callable(only := partials[0]):
         return _linearize_unary(primitive, only)
+
     def linearize(
         record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
     ) -> tuple[list[Any], list[Var | None]]:
-        out = primitive.bind(*primals, **params)
+        out = _evaluate(primitive, primals, params)
+        if len(partials) == 2 and None not in tangents and callable(partials[0]) and callable(partials[1]):
+            weights = [Literal(partial(*primals, out, **params)) for partial in partials]  # type: ignore[operator]
+            return [out], [record(weighted_sum, [*weights, *tangents], aval_of(out), {})]
         total = aval = None
         for partial, tangent in zip(partials, tangents, strict=True):
             if tangent is None or partial is None:
@@ -168,12 +173,20 @@ def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]
     return linearize
 
 
+def _evaluate(primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
+    """Apply a primitive; to plain values without asking the current trace, because gradients spend their time here."""
+    for value in values:
+        if isinstance(value, Tracer):
+            return primitive.bind(*values, **params)
+    return primitive.impl(*values, **params)
+
+
 def _linearize_unary(primitive: Primitive, partial: Callable[..., Any]) -> Callable[..., Any]:
     def linearize(
         record: Callable[..., Var], primals: list[Any], tangents: list[Var], **params: Any
     ) -> tuple[list[Any], list[Var]]:
         x = primals[0]
-        out = primitive.bind(x, **params)
+        out = primitive.bind(x, **params) if isinstance(x, Tracer) else primitive.impl(x, **params)
         return [out], [record(mul, [Literal(partial(x, out, **params)), tangents[0]], aval_of(out), {})]
 
     return linearize
@@ -327,6 +340,27 @@ mul = elementwise(
     operator.mul,
     (lambda x, y, out: y, lambda x, y, out: x),
     transpose=_transpose_mul,
+    masks="scaling",
+)
+
+
+def _transpose_weighted_sum(bars: list[Any], a: Any, b: Any, x: Any, y: Any) -> list[Any]:
+    bar = bars[0]
+    pairs = ((a, x), (b, y), (x, a), (y, b))
+    return [_times(partner, bar) if is_linear(operand) else None for operand, partner in pairs]
+
+
+# The linear part of a binary operation in one equation, which halves the work of eager reverse mode.
+weighted_sum = elementwise(
+    "weighted_sum",
+    lambda a, b, x, y: a * x + b * y,
+    (
+        lambda a, b, x, y, out: x,
+        lambda a, b, x, y, out: y,
+        lambda a, b, x, y, out: a,
+        lambda a, b, x, y, out: b,
+    ),
+    transpose=_transpose_weighted_sum,
     masks="scaling",
 )
 
