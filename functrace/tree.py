@@ -12,13 +12,15 @@ until it is registered; so is an undecorated subclass, whose further attributes 
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
-from typing import Any, NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Any, TypeVar
 
 from functrace.errors import NonHashableError, RegistrationError, TreeError
 
@@ -29,15 +31,18 @@ _ABSENT: Any = object()
 _LIMIT = 10_000  # entries in a table: a program that keeps making types or structures shall not fill the memory
 
 
-class SequenceKey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class SequenceKey:
     idx: int  # position in a tuple or list, or among the children of a registered class
 
 
-class DictKey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class DictKey:
     key: Any
 
 
-class GetAttrKey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class GetAttrKey:
     name: str  # field of a named tuple or dataclass
 
 
@@ -46,26 +51,25 @@ class _Kind:
     """A type of node with all its rules; `aux` is what the children do not tell: dict keys, static values."""
 
     type: type[Any]
-    flatten: Callable[[Any], tuple[Sequence[Any], Any]]  # node -> children, aux
+    flatten: Callable[[Any], tuple[Any, Any]]  # node -> children, aux
     unflatten: Callable[[Any, Sequence[Any]], Any]  # aux, children -> node
     keys: Callable[[Any, int], Iterable[Any]] = lambda aux, size: [SequenceKey(index) for index in range(size)]
     custom: bool = False  # unflatten runs the user's code
     automatic: bool = False  # made without registration
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _KINDS.known, (self.type,)
+        return _known, (self.type,)
 
 
-def _sorted_keys(tree: dict[Any, Any]) -> tuple[Any, ...]:
+def _flatten_dict(tree: dict[Any, Any]) -> tuple[Sequence[Any], tuple[Any, ...]]:
+    if not tree:  # the keyword arguments of most calls
+        return (), ()
     try:
-        return tuple(sorted(tree))
+        keys = tuple(sorted(tree))
     except TypeError as error:
         remedy = "use keys of one sortable type, or an OrderedDict, which keeps its own order"
         raise TreeError("dict keys in a pytree cannot be sorted", got=f"keys {[*tree]}", remedy=remedy) from error
-
-
-def _dict_keys(keys: tuple[Any, ...], size: int) -> list[DictKey]:
-    return [DictKey(key) for key in keys]
+    return (itemgetter(*keys)(tree) if len(keys) > 1 else [tree[key] for key in keys]), keys
 
 
 def _typed(*static: Any) -> tuple[Any, ...] | None:
@@ -77,15 +81,23 @@ _TUPLE = _Kind(tuple, lambda tree: (tree, None), lambda aux, children: tuple(chi
 _LIST = _Kind(list, lambda tree: (tree, None), lambda aux, children: [*children])
 _NONE = _Kind(type(None), lambda tree: ((), None), lambda aux, children: None)
 _DICT = _Kind(
-    dict, lambda tree: ([tree[key] for key in _sorted_keys(tree)], _sorted_keys(tree)),
-    lambda keys, children: dict(zip(keys, children, strict=True)), _dict_keys)  # fmt: skip
+    dict,
+    _flatten_dict,
+    lambda keys, children: dict(zip(keys, children, strict=True)),
+    lambda keys, size: [DictKey(key) for key in keys],
+)
 _ORDERED_DICT = _Kind(
-    OrderedDict, lambda tree: ([*tree.values()], tuple(tree)),
-    lambda keys, children: OrderedDict(zip(keys, children, strict=True)), _dict_keys)  # fmt: skip
+    OrderedDict,
+    lambda tree: ([*tree.values()], tuple(tree)),
+    lambda keys, children: OrderedDict(zip(keys, children, strict=True)),
+    _DICT.keys,
+)
 _DEFAULT_DICT = _Kind(
-    defaultdict, lambda tree: (_DICT.flatten(tree)[0], (_sorted_keys(tree), tree.default_factory)),
+    defaultdict,
+    lambda tree: ((flat := _flatten_dict(tree))[0], (flat[1], tree.default_factory)),
     lambda aux, children: defaultdict(aux[1], zip(aux[0], children, strict=True)),
-    lambda aux, size: _dict_keys(aux[0], size))  # fmt: skip
+    lambda aux, size: _DICT.keys(aux[0], size),
+)
 
 
 def _dataclass_kind(
@@ -129,11 +141,6 @@ class _Kinds(dict[type[Any], _Kind | None]):
         with self.lock:
             return self.setdefault(cls, kind) if kind or len(self) < _LIMIT else None
 
-    def known(self, cls: type[Any]) -> _Kind:
-        if (kind := self[cls]) is None:
-            raise TreeError(f"{cls} is not a pytree node", remedy="register the class before unpickling its TreeDef")
-        return kind
-
     def register(self, kind: _Kind) -> None:
         with self.lock:
             known = self.get(kind.type)
@@ -143,7 +150,14 @@ class _Kinds(dict[type[Any], _Kind | None]):
 
 
 _KINDS = _Kinds({kind.type: kind for kind in (_TUPLE, _LIST, _NONE, _DICT, _ORDERED_DICT, _DEFAULT_DICT)})
-_KINDS.update(dict.fromkeys((SequenceKey, DictKey, GetAttrKey)))  # a path is made of leaves
+
+
+def _known(cls: type[Any]) -> _Kind:
+    if (kind := _KINDS[cls]) is None:
+        raise TreeError(f"{cls} is not a pytree node", remedy="register the class before unpickling its TreeDef")
+    return kind
+
+
 _Node = tuple[_Kind, int, Any]  # kind, number of children, aux
 _Spec = tuple[_Node | None, ...]  # nodes in postorder; None is a leaf
 
@@ -208,13 +222,7 @@ class TreeDef:
         self._hash: int | None = None
 
     def unflatten(self, leaves: Iterable[Any]) -> Any:
-        """Tree of the given structure and leaves, the inverse of `flatten`.
-
-        Args: leaves: one value for each leaf, in order. Returns: the tree. Raises: TreeError: too few or too many.
-
-        >>> unflatten(structure({'a': 0, 'b': (0, 0)}), [1, 2, 3])
-        {'a': 1, 'b': (2, 3)}
-        """
+        """Tree of this structure and the given leaves: the function `unflatten` as a method."""
         values = leaves if type(leaves) is list or type(leaves) is tuple else [*leaves]
         if len(values) != self.num_leaves:
             remedy = "pass one value for each leaf, in the order of flatten"
@@ -242,7 +250,7 @@ class TreeDef:
                 found.append(subtree)
                 continue
             kind, size, aux = node
-            children, actual = kind.flatten(subtree) if _KINDS[type(subtree)] is kind else ((), self)
+            children, actual = kind.flatten(subtree) if _KINDS[type(subtree)] is kind else ((), _ABSENT)
             if len(children) != size or actual != aux:
                 raise self._mismatch(index, tree, subtree)
             stack += children
@@ -293,39 +301,30 @@ class TreeDef:
         return TreeDef, (self._spec,)
 
 
-unflatten = TreeDef.unflatten
 _LEAF = TreeDef((None,))
 _FLAT_TUPLES = [TreeDef((None,) * size + ((_TUPLE, size, None),)) for size in range(32)]
 _INTERNED: dict[_Spec, TreeDef] = {treedef._spec: treedef for treedef in (_LEAF, *_FLAT_TUPLES)}
 
 
-def _walk(tree: Any, kind: _Kind, is_leaf: IsLeaf, leaves: list[Any], spec: list[_Node | None]) -> bool:
-    """Append the leaves and nodes of `tree`; tell whether equal structures may share one `TreeDef`."""
-    if kind is _DICT:  # the same loop twice: the second would need the list of children
-        aux: Any = _sorted_keys(tree)
-        shared = True
-        for key in aux:
-            child = tree[key]
-            if type(key) is not str:  # equal keys that differ: 1 == True
-                shared = False
-            child_kind = _KINDS[type(child)]
-            if child_kind is None or (is_leaf is not None and is_leaf(child)):
-                leaves.append(child)
-                spec.append(None)
-            elif not _walk(child, child_kind, is_leaf, leaves, spec):
-                shared = False
-        spec.append((kind, len(aux), aux))
-        return shared
-    children, aux = (tree, None) if kind is _TUPLE else kind.flatten(tree)
-    shared = aux is None
-    for child in children:
-        child_kind = _KINDS[type(child)]
-        if child_kind is None or (is_leaf is not None and is_leaf(child)):
-            leaves.append(child)
+def _walk(trees: Iterable[Any], is_leaf: IsLeaf, leaves: list[Any], spec: list[_Node | None]) -> bool:
+    """Append the leaves and nodes of `trees`; tell whether equal structures may share one `TreeDef`."""
+    shared = True
+    for tree in trees:
+        kind = _KINDS[type(tree)]
+        if kind is None or (is_leaf is not None and is_leaf(tree)):
+            leaves.append(tree)
             spec.append(None)
-        elif not _walk(child, child_kind, is_leaf, leaves, spec):
+            continue
+        children, aux = kind.flatten(tree)
+        if kind is _DICT:
+            for key in aux:
+                if type(key) is not str:  # equal keys may differ: 1 == True
+                    shared = False
+        elif aux is not None:
             shared = False
-    spec.append((kind, len(children), aux))
+        if children and not _walk(children, is_leaf, leaves, spec):
+            shared = False
+        spec.append((kind, len(children), aux))
     return shared
 
 
@@ -352,7 +351,7 @@ def flatten(tree: Any, is_leaf: IsLeaf = None) -> tuple[list[Any], TreeDef]:
     found: list[Any] = []
     nodes: list[_Node | None] = []
     try:
-        shared = _walk(tree, kind, is_leaf, found, nodes)
+        shared = _walk((tree,), is_leaf, found, nodes)
     except RecursionError as error:
         remedy = "break the cycle, or stop at an inner node with is_leaf"
         raise TreeError("a pytree contains itself or is nested too deeply", remedy=remedy) from error
@@ -363,6 +362,18 @@ def flatten(tree: Any, is_leaf: IsLeaf = None) -> tuple[list[Any], TreeDef]:
         if shared and len(_INTERNED) < _LIMIT:
             treedef = _INTERNED.setdefault(spec, treedef)
     return found, treedef
+
+
+def unflatten(treedef: TreeDef, leaves: Iterable[Any]) -> Any:
+    """Tree of the given structure and leaves, the inverse of `flatten`.
+
+    Args: treedef: the structure; leaves: one value for each leaf, in order.
+    Returns: the tree. Raises: TreeError: too few or too many leaves.
+
+    >>> unflatten(structure({'a': 0, 'b': (0, 0)}), [1, 2, 3])
+    {'a': 1, 'b': (2, 3)}
+    """
+    return treedef.unflatten(leaves)
 
 
 def leaves(tree: Any, is_leaf: IsLeaf = None) -> list[Any]:
@@ -406,7 +417,7 @@ def all(tree: Any, is_leaf: IsLeaf = None) -> bool:
     >>> tree.all({'a': True, 'b': (1, 0)})
     False
     """
-    return False not in [bool(leaf) for leaf in leaves(tree, is_leaf)]
+    return builtins.all(leaves(tree, is_leaf))
 
 
 def reduce(function: Callable[..., Any], tree: Any, initializer: Any = _ABSENT, is_leaf: IsLeaf = None) -> Any:
@@ -491,7 +502,8 @@ def keystr(path: KeyPath) -> str:
     >>> keystr((DictKey('a'), SequenceKey(0), GetAttrKey('x')))
     "['a'][0].x"
     """
-    return "".join([f".{key[0]}" if type(key) is GetAttrKey else f"[{key[0]!r}]" for key in path])
+    forms = {SequenceKey: "[{0.idx}]", DictKey: "[{0.key!r}]", GetAttrKey: ".{0.name}"}
+    return "".join([forms[type(key)].format(key) for key in path])
 
 
 def register_pytree_node(

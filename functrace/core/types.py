@@ -106,7 +106,8 @@ def _not_numeric(value: Any) -> InputError:
         "a traced function takes numbers and numeric NumPy arrays, in any nesting of tuples, lists and dicts",
         where=user_line(),
         got=got,
-        remedy="convert the value with numpy.asarray(value, dtype=float), or close over it instead of passing it",
+        remedy="convert the value with numpy.asarray(value, dtype=float), close over it instead of passing it, or "
+        "register its class as a container with functrace.tree.register_dataclass or register_pytree_node",
     )
 
 
