@@ -13,20 +13,10 @@ import numpy as np
 
 from bench.harness import Scenario
 from bench.peers import Peer
-from functrace.datasets import load_wine
+from functrace.demo.problems import network
 
 HIDDEN = (1, 4, 16, 64)
 PARTS = (1, 2, 89, 178)  # the divisors of 178
-
-
-def network(hidden: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`(W1, W2, X, y)`: seeded weights, standardised features, and the cultivar as -1, 0 or 1."""
-    rng = np.random.default_rng(13 * hidden)
-    features, cultivar = load_wine()
-    X = (features - features.mean(axis=1, keepdims=True)) / features.std(axis=1, keepdims=True)
-    W1 = rng.normal(size=(hidden, 13)) / np.sqrt(13)
-    W2 = rng.normal(size=(1, hidden)) / np.sqrt(hidden)
-    return W1, W2, X, cultivar[None, :] - 2.0
 
 
 def jacobian(hidden: int, parts: int) -> np.ndarray:

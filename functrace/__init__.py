@@ -1,13 +1,20 @@
 """functrace turns NumPy functions into their derivatives, in JAX's names and habits."""
 
 from functrace import errors as errors
+from functrace import lax as lax
+from functrace import nn as nn
 from functrace import numpy as numpy
+from functrace import random as random
+from functrace import scipy as scipy
 from functrace import tree as tree
 from functrace.core.ir import ClosedJaxpr as ClosedJaxpr
 from functrace.core.ir import Jaxpr as Jaxpr
-from functrace.core.ir import eval_jaxpr as eval_jaxpr
 from functrace.core.types import float0 as float0
 from functrace.transforms import ShapeDtypeStruct as ShapeDtypeStruct
+from functrace.transforms import eval_jaxpr as eval_jaxpr
+from functrace.transforms import checkpoint as checkpoint
+from functrace.transforms import custom_jvp as custom_jvp
+from functrace.transforms import custom_vjp as custom_vjp
 from functrace.transforms import eval_shape as eval_shape
 from functrace.transforms import grad as grad
 from functrace.transforms import hessian as hessian
@@ -15,10 +22,12 @@ from functrace.transforms import hvp as hvp
 from functrace.transforms import jacfwd as jacfwd
 from functrace.transforms import jacobian as jacobian
 from functrace.transforms import jacrev as jacrev
+from functrace.transforms import jet as jet
 from functrace.transforms import jvp as jvp
 from functrace.transforms import linear_transpose as linear_transpose
 from functrace.transforms import linearize as linearize
 from functrace.transforms import make_jaxpr as make_jaxpr
+from functrace.transforms import nth_derivative as nth_derivative
 from functrace.transforms import stop_gradient as stop_gradient
 from functrace.transforms import value_and_grad as value_and_grad
 from functrace.transforms import vjp as vjp

@@ -11,7 +11,9 @@ __all__ = [
     "ArgumentError",
     "AssignmentError",
     "BatchAxisError",
+    "CarryError",
     "ConversionError",
+    "CustomRuleError",
     "CotangentError",
     "DTypeError",
     "FunctraceError",
@@ -27,6 +29,7 @@ __all__ = [
     "ShapeError",
     "TangentError",
     "TreeError",
+    "UnsupportedAttributeError",
     "UnsupportedFunctionError",
 ]
 
@@ -71,7 +74,7 @@ class NonScalarOutputError(FunctraceError, TypeError):
 
 
 class NonDifferentiableInputError(FunctraceError, TypeError):
-    """A derivative with respect to an integer, boolean or complex input was asked for."""
+    """A derivative was asked for where there is none: of integers, booleans, or complex numbers for real ones."""
 
 
 class TangentError(FunctraceError, TypeError):
@@ -82,12 +85,20 @@ class CotangentError(FunctraceError, TypeError):
     """A cotangent does not match its output in tree, shape or dtype."""
 
 
+class CustomRuleError(FunctraceError, TypeError):
+    """A custom derivative rule is missing, or does not fit the function it belongs to."""
+
+
 class LeakedTracerError(FunctraceError, TypeError):
     """A traced value outlived the transformation that made it."""
 
 
 class AbstractValueError(FunctraceError, TypeError):
     """Python asked for the concrete number behind a value that has none (staged or batched)."""
+
+
+class CarryError(FunctraceError, TypeError):
+    """The carry of a loop, or the branches of a conditional, differ in type."""
 
 
 class ConversionError(FunctraceError, TypeError):
@@ -112,6 +123,10 @@ class MissingRuleError(FunctraceError, TypeError):
 
 class UnsupportedFunctionError(FunctraceError, TypeError):
     """A NumPy function, method or option has no traced form."""
+
+
+class UnsupportedAttributeError(UnsupportedFunctionError, AttributeError):
+    """An attribute of NumPy arrays that traced arrays do not have."""
 
 
 class ShapeError(FunctraceError, ValueError, TypeError):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from types import CodeType
+from types import CodeType, FrameType
 from typing import NamedTuple
 
 import numpy
 
-__all__ = ["Source", "user_line", "user_source"]
+__all__ = ["Source", "scipy_function", "user_line", "user_source"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
+_SCIPY = os.path.join(os.path.dirname(os.path.dirname(_NUMPY)), "scipy") + os.sep
 _internal: dict[str, bool] = {}
 
 
@@ -34,14 +35,14 @@ class Source(NamedTuple):
 
 
 def _is_internal(filename: str) -> bool:
-    internal = filename.startswith((_PACKAGE, _NUMPY))
+    internal = filename.startswith((_PACKAGE, _NUMPY, _SCIPY))
     _internal[filename] = internal
     return internal
 
 
 def user_source() -> Source | None:
-    """The innermost frame outside functrace and NumPy, or None when there is none."""
-    frame = sys._getframe(1)
+    """The innermost frame outside functrace, NumPy and SciPy, or None when there is none."""
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         filename = code.co_filename
@@ -52,6 +53,19 @@ def user_source() -> Source | None:
             return Source(code, frame.f_lasti)
         frame = frame.f_back
     return None
+
+
+def scipy_function() -> str | None:
+    """The public name of the SciPy function that the user called and that led here, or None."""
+    frame: FrameType | None = sys._getframe(1)
+    name = None
+    while frame is not None and _is_internal(frame.f_code.co_filename):
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith("scipy.") and not module.startswith("scipy._lib"):
+            public = [part for part in module.split(".") if not part.startswith("_")]
+            name = ".".join([*public, frame.f_code.co_name])
+        frame = frame.f_back
+    return name
 
 
 def user_line() -> str | None:

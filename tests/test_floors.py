@@ -23,11 +23,12 @@ FLOORS = [
     ["backend"],
     ["control"],
     ["transforms"],
-    ["numpy", "scipy", "lax", "random"],
+    ["numpy", "scipy", "nn", "lax", "random"],
     ["sparse"],
     ["optimize"],
     ["inspect"],
     ["testing", "datasets"],
+    ["demo"],
     ["cli"],
     ["", "__main__"],  # functrace itself: the public names
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import string
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ __all__ = [
     "check_jaxpr",
     "eliminate_dead_code",
     "eval_jaxpr",
+    "hoist_constants",
     "subjaxprs",
 ]
 
@@ -92,7 +93,7 @@ class Eqn:
 class Jaxpr:
     """A typed program: constvars and invars in, equations in order, outvars out."""
 
-    __slots__ = ("_last_uses", "constvars", "eqns", "invars", "outvars")
+    __slots__ = ("_last_uses", "constvars", "eqns", "function", "invars", "outvars")
 
     def __init__(
         self, constvars: Sequence[Var], invars: Sequence[Var], eqns: Sequence[Eqn], outvars: Sequence[Atom]
@@ -102,6 +103,8 @@ class Jaxpr:
         self.eqns = list(eqns)
         self.outvars = list(outvars)
         self._last_uses: list[list[Var]] | None = None
+        #: See functrace.core.evaluate.
+        self.function: Callable[..., list[Any]] | None = None
 
     @property
     def last_uses(self) -> list[list[Var]]:
@@ -176,7 +179,7 @@ class Recorder:
         consts: list[Any] = []
 
         def hoist(atom: Atom) -> Atom:
-            if type(atom) is Var or is_scalar(atom.val):
+            if isinstance(atom, Var) or is_scalar(atom.val):
                 return atom
             key = id(atom.val)
             if key not in constvars:
@@ -190,6 +193,12 @@ class Recorder:
         ]
         outs = [hoist(a) for a in outvars]
         return ClosedJaxpr(Jaxpr(list(constvars.values()), invars, eqns, outs), consts)
+
+
+def hoist_constants(closed: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
+    """The program with its constants as leading inputs, and their values."""
+    jaxpr = closed.jaxpr
+    return Jaxpr([], [*jaxpr.constvars, *jaxpr.invars], jaxpr.eqns, jaxpr.outvars), closed.consts
 
 
 def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[Eqn]:
@@ -227,7 +236,7 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     env.update(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
     for eqn, dying in zip(jaxpr.eqns, jaxpr.last_uses, strict=True):
-        inputs = [env[a] if type(a) is Var else a.val for a in eqn.invars]
+        inputs = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
         outs = eqn.primitive.bind(*inputs, **eqn.params)
         if eqn.primitive.multiple:
             env.update(zip(eqn.outvars, outs, strict=True))
@@ -235,7 +244,7 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
             env[eqn.outvars[0]] = outs
         for var in dying:
             env.pop(var, None)
-    return [env[a] if type(a) is Var else a.val for a in jaxpr.outvars]
+    return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
 
 
 def last_uses(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[list[Var]]:
@@ -308,7 +317,7 @@ class _Printer:
         self.source = source
 
     def name(self, atom: Atom) -> str:
-        if type(atom) is Literal:
+        if isinstance(atom, Literal):
             return repr(atom)
         if atom not in self.names:
             self.names[atom] = _letters(len(self.names))

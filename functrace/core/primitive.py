@@ -10,8 +10,13 @@ Rules, in the order they always stand:
 - `transpose(cotangents, *operands, **params)`: for linear primitives. Linear operands arrive as their `Var`
   (`is_linear` tells; `.aval` is all that is known); a list with one cotangent per operand (`None` for zero and
   for known operands).
+- `accumulate(buffer, cotangent, *operands, **params)`: optional, for linear primitives that read a part of their
+  first operand: what `transpose` gives for it, added to `buffer` in place. Only the eager backward walk calls it, on
+  plain arrays.
 - `batch(size, values, batched, **params)`: two lists, outputs and whether each is batched. The batch axis is
   always axis 0.
+- `stage(args, params)`: optional, for primitives that carry Python functions; the operands and parameters to record.
+- `taylor(order, operands, out, **params)`: optional, a recurrence for Taylor coefficients; see `interpreters.taylor`.
 - `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
 
 `impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
@@ -32,7 +37,10 @@ __all__ = ["Masked", "Primitive", "is_linear", "primitives"]
 
 _registry: dict[str, Primitive] = {}
 
-_RULES = ("impl", "abstract_eval", "jvp", "linearize", "transpose", "batch", "lower", "sparsity", "cost")
+_RULES = (
+    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "lower",
+    "sparsity", "cost",
+)  # fmt: skip
 
 
 class Masked:
@@ -82,7 +90,10 @@ class Primitive:
         jvp: Callable[..., Any] | None = None,
         linearize: Callable[..., Any] | None = None,
         transpose: Callable[..., Any] | None = None,
+        accumulate: Callable[..., None] | None = None,
         batch: Callable[..., Any] | None = None,
+        stage: Callable[..., Any] | None = None,
+        taylor: Callable[..., Any] | None = None,
         lower: Callable[..., Any] | None = None,
         sparsity: Callable[..., Any] | None = None,
         cost: Callable[..., Any] | None = None,
@@ -104,7 +115,10 @@ class Primitive:
         self.jvp = jvp
         self.linearize = linearize
         self.transpose = transpose
+        self.accumulate = accumulate
         self.batch = batch
+        self.stage = stage
+        self.taylor = taylor
         self.lower = lower
         self.sparsity = sparsity
         self.cost = cost

@@ -14,7 +14,7 @@ import numpy as np
 
 from functrace.core.types import ShapedArray
 from functrace.errors import AbstractValueError, ConversionError, LeakedTracerError
-from functrace.util import user_line, user_source
+from functrace.util import scipy_function, user_line, user_source
 
 if TYPE_CHECKING:
     from functrace.core.primitive import Primitive
@@ -84,6 +84,7 @@ class Tracer:
     weak: bool = False
     #: Bookkeeping of views, for assignment; see functrace.numpy.
     views: Any = None
+    _frozen: Tracer | None = None
 
     @property
     def aval(self) -> ShapedArray:
@@ -108,6 +109,18 @@ class Tracer:
         """
         raise abstract(self, "needs a concrete number")
 
+    def constant(self) -> Any:
+        """The NumPy value behind a tracer that no derivative flows through, else None."""
+        return None
+
+    def peek(self) -> Any:
+        """The NumPy values behind this tracer, batch axes included.
+
+        Raises:
+            AbstractValueError: it has none, being staged.
+        """
+        raise abstract(self, "needs to know how often a loop ran")
+
     def describe(self) -> str:
         """Kind, dtype and shape, for messages."""
         return f"{self.aval} traced by {self._trace.name}"
@@ -115,6 +128,19 @@ class Tracer:
     def become(self, other: Tracer) -> None:
         """Take over the value of another tracer of the same trace: assignment to a Python object."""
         raise TypeError(f"{type(self).__name__} cannot be assigned to")
+
+    def snapshot(self) -> Tracer:
+        """Another tracer with the same value, which a later assignment to this one does not reach."""
+        copy = object.__new__(type(self))
+        copy._trace, copy.weak = self._trace, self.weak
+        copy.become(self)
+        return copy
+
+    def frozen(self) -> Tracer:
+        """A snapshot that nobody assigns to, the same one until this tracer is assigned to; for traces to keep."""
+        if self._frozen is None:
+            self._frozen = self.snapshot()
+        return self._frozen
 
     def __bool__(self) -> bool:
         return bool(self.concrete())
@@ -127,16 +153,27 @@ class Tracer:
     def __int__(self) -> int:
         if self.dtype.kind in "iub":
             return int(self.concrete())
-        raise conversion(self, "int(x)")
+        return int(self.plain("int(x)"))
 
     def __float__(self) -> float:
-        raise conversion(self, "float(x)")
+        return float(self.plain("float(x)"))
 
     def __complex__(self) -> complex:
-        raise conversion(self, "complex(x)")
+        return complex(self.plain("complex(x)"))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        raise conversion(self, "a NumPy array")
+        return np.array(self.plain("a NumPy array"), dtype)
+
+    def plain(self, target: str) -> Any:
+        """The NumPy value, of a tracer that no derivative flows through.
+
+        Raises:
+            ConversionError: a derivative does, and would be lost; the message names the target.
+        """
+        value = self.constant()
+        if value is None:
+            raise conversion(self, target)
+        return value
 
     def __repr__(self) -> str:
         return f"Traced<{self.describe()}>"
@@ -166,11 +203,23 @@ def abstract(tracer: Tracer, purpose: str) -> AbstractValueError:
 
 def conversion(tracer: Tracer, target: str) -> ConversionError:
     """The error for a conversion that would silently drop the derivative."""
+    function = scipy_function()
+    if function is not None:
+        return ConversionError(
+            f"{function} makes {target} of a traced value: its derivative would be lost",
+            where=user_line(),
+            got=tracer.describe(),
+            remedy="multiply by the dense matrix, A.toarray(); sparse matrices do not trace"
+            if function.startswith("scipy.sparse")
+            else f"use functrace.{function} if there is such a function, or NumPy's functions",
+        )
     return ConversionError(
         f"a traced value cannot become {target}: its derivative would be lost",
         where=user_line(),
         got=tracer.describe(),
-        remedy="use functrace.numpy.array or numpy.stack instead of numpy.array([...]); functrace.numpy.zeros for a "
+        remedy="index a plain array by a traced integer with functrace.numpy.take(x, i) or functrace.numpy.array(x)[i]"
+        if tracer.dtype.kind in "iu"
+        else "use functrace.numpy.array or numpy.stack instead of numpy.array([...]); functrace.numpy.zeros for a "
         "buffer that is assigned to; numpy.sin instead of math.sin; functrace.stop_gradient(x) where the derivative "
         "is not wanted",
     )

@@ -9,7 +9,7 @@ import numpy as np
 from functrace.errors import InputError
 from functrace.util import user_line
 
-__all__ = ["ShapedArray", "aval_of", "canonicalize", "float0", "is_inexact", "tangent_aval"]
+__all__ = ["ShapedArray", "aval_of", "canonicalize", "float0", "is_changeable", "is_inexact", "tangent_aval"]
 
 #: The dtype of the only tangent an integer or boolean value has (JAX's name and definition).
 float0 = np.dtype([("float0", np.void, 0)])
@@ -70,12 +70,14 @@ def aval_of(value: Any) -> ShapedArray:
 def canonicalize(value: Any) -> Any:
     """A number or array-like leaf as a plain `numpy.ndarray` or NumPy scalar; tracers pass unchanged.
 
+    A tangent of type float0 passes too, so that a function may return the derivative of one with integer results.
+
     Raises:
         InputError: the value is not numeric.
     """
     kind = type(value)
     if kind is np.ndarray:
-        if value.dtype.kind not in _NUMERIC_KINDS:
+        if value.dtype.kind not in _NUMERIC_KINDS and value.dtype != float0:
             raise _not_numeric(value)
         if not value.dtype.isnative:
             return value.astype(value.dtype.newbyteorder("="))
@@ -88,7 +90,7 @@ def canonicalize(value: Any) -> Any:
         array = np.asarray(value)
     else:
         raise _not_numeric(value)
-    if array.dtype.kind not in _NUMERIC_KINDS:
+    if array.dtype.kind not in _NUMERIC_KINDS and array.dtype != float0:
         raise _not_numeric(value)
     return canonicalize(array)
 
@@ -106,9 +108,34 @@ def _not_numeric(value: Any) -> InputError:
         "a traced function takes numbers and numeric NumPy arrays, in any nesting of tuples, lists and dicts",
         where=user_line(),
         got=got,
-        remedy="convert the value with numpy.asarray(value, dtype=float), close over it instead of passing it, or "
-        "register its class as a container with functrace.tree.register_dataclass or register_pytree_node",
+        remedy=_conversion_of(value),
     )
+
+
+def _conversion_of(value: Any) -> str:
+    """How to make a numeric array of a value that is none."""
+    if isinstance(value, np.ma.MaskedArray):
+        return "pass value.filled(0) and its mask as two arrays, and choose with numpy.where"
+    if isinstance(value, np.matrix):
+        return "use numpy.asarray(value): a matrix multiplies with * and keeps two axes, a traced array does not"
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    if kind == "O":
+        return "make a numeric array, value.astype(float); for one with traced elements use functrace.numpy.array(list)"
+    if kind and kind in "mM":
+        return "divide times by a unit first, as in value / numpy.timedelta64(1, 's')"
+    if kind == "V":
+        return "pass the fields as separate arrays, value['name']"
+    if hasattr(value, "toarray"):
+        return "use the dense matrix, value.toarray(); sparse matrices do not trace"
+    return (
+        "convert the value with numpy.asarray(value, dtype=float), close over it instead of passing it, or "
+        "register its class as a container with functrace.tree.register_dataclass or register_pytree_node"
+    )
+
+
+def is_changeable(array: np.ndarray) -> bool:
+    """Whether somebody can change the array's elements: itself, or the array that it is a read-only view of."""
+    return array.flags.writeable or array.base is not None
 
 
 def is_inexact(dtype: np.dtype) -> bool:

@@ -10,8 +10,9 @@ import numpy as np
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
-from functrace.core.types import ShapedArray
+from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.staging import stage
+from functrace.primitives.families import broadcast
 
 __all__ = ["BatchTrace", "BatchTracer", "batch", "batch_jaxpr"]
 
@@ -36,6 +37,14 @@ class BatchTracer(Tracer):
         if self.batched:
             return super().concrete()
         return self.value.concrete() if isinstance(self.value, Tracer) else self.value
+
+    def constant(self) -> Any:
+        if self.batched:
+            return None
+        return self.value.constant() if isinstance(self.value, Tracer) else self.value
+
+    def peek(self) -> Any:
+        return self.value.peek() if isinstance(self.value, Tracer) else self.value
 
     def become(self, other: BatchTracer) -> None:  # type: ignore[override]
         self.value, self.batched = other.value, other.batched
@@ -100,12 +109,29 @@ def batch(
     return [v for v, _ in pairs], [b for _, b in pairs]
 
 
-def batch_jaxpr(closed: ClosedJaxpr, size: int, batched: Sequence[bool]) -> tuple[ClosedJaxpr, list[bool]]:
-    """The program over a batch, and which outputs are batched."""
+def batch_jaxpr(
+    closed: ClosedJaxpr, size: int, batched: Sequence[bool], instantiate: Sequence[bool] = ()
+) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program over a batch.
+
+    Args:
+        closed: the program of one example.
+        size: the length of the batch axis.
+        batched: per input, whether it has the batch axis.
+        instantiate: per output, whether it is wanted batched even when all examples agree.
+
+    Returns:
+        The program, and per output whether it is batched.
+    """
     out_batched: list[bool] = []
 
     def flat_fun(*values: Any) -> list[Any]:
         outs, flags = batch(lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), size, values, batched)
+        for i, wanted in enumerate(instantiate):
+            if wanted and not flags[i]:
+                shape = aval_of(outs[i]).shape
+                outs[i] = broadcast(outs[i], shape=(size, *shape), axes=tuple(range(1, 1 + len(shape))))
+                flags[i] = True
         out_batched[:] = flags
         return outs
 

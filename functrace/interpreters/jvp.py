@@ -14,8 +14,8 @@ import numpy as np
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
-from functrace.core.types import is_inexact
 from functrace.interpreters.staging import stage
+from functrace.primitives.shape import zeros
 
 __all__ = ["JVPTrace", "JVPTracer", "jvp", "jvp_jaxpr"]
 
@@ -38,6 +38,14 @@ class JVPTracer(Tracer):
 
     def concrete(self) -> Any:
         return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
+
+    def constant(self) -> Any:
+        if self.tangent is not None:
+            return None
+        return self.primal.constant() if isinstance(self.primal, Tracer) else self.primal
+
+    def peek(self) -> Any:
+        return self.primal.peek() if isinstance(self.primal, Tracer) else self.primal
 
     def become(self, other: JVPTracer) -> None:  # type: ignore[override]
         self.primal, self.tangent = other.primal, other.tangent
@@ -104,8 +112,19 @@ def jvp(
     return [p for p, _ in pairs], [t for _, t in pairs]
 
 
-def jvp_jaxpr(closed: ClosedJaxpr, nonzeros: Sequence[bool]) -> tuple[ClosedJaxpr, list[bool]]:
-    """The program of (primals, nonzero tangents) -> (outputs, nonzero output tangents), and which those are."""
+def jvp_jaxpr(
+    closed: ClosedJaxpr, nonzeros: Sequence[bool], instantiate: Sequence[bool] = ()
+) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program of (primals, nonzero tangents) -> (outputs, nonzero output tangents).
+
+    Args:
+        closed: the program to differentiate.
+        nonzeros: per input, whether it has a tangent.
+        instantiate: per output, whether its tangent is wanted even when it is zero.
+
+    Returns:
+        The program, and per output whether it has a tangent.
+    """
     avals = closed.in_avals
     out_nonzeros: list[bool] = []
 
@@ -113,8 +132,11 @@ def jvp_jaxpr(closed: ClosedJaxpr, nonzeros: Sequence[bool]) -> tuple[ClosedJaxp
         primals, rest = values[: len(avals)], iter(values[len(avals) :])
         tangents = [next(rest) if nonzero else None for nonzero in nonzeros]
         outs, out_tangents = jvp(lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), primals, tangents)
+        for i, wanted in enumerate(instantiate):
+            if wanted and out_tangents[i] is None:
+                out_tangents[i] = zeros(closed.out_avals[i])
         out_nonzeros[:] = [t is not None for t in out_tangents]
         return [*outs, *(t for t in out_tangents if t is not None)]
 
-    tangent_avals = [a for a, nonzero in zip(avals, nonzeros, strict=True) if nonzero and is_inexact(a.dtype)]
+    tangent_avals = [a for a, nonzero in zip(avals, nonzeros, strict=True) if nonzero]
     return stage(flat_fun, [*avals, *tangent_avals]), out_nonzeros

@@ -12,18 +12,31 @@ linear program and giving its variable. Cf. A. Radul et al., You Only Linearize 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from functrace.core.ir import Atom, Eqn, Literal, Recorder, Var, last_uses, live_eqns
+from functrace.core.ir import (
+    Atom,
+    ClosedJaxpr,
+    Eqn,
+    Jaxpr,
+    Literal,
+    Recorder,
+    Var,
+    eval_jaxpr,
+    is_scalar,
+    last_uses,
+    live_eqns,
+)
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
-from functrace.core.types import ShapedArray, aval_of
+from functrace.core.types import aval_of
 from functrace.errors import MissingRuleError
-from functrace.interpreters.staging import PartialEvalTrace, StagedTracer
+from functrace.interpreters.staging import PartialEvalTrace, StagedTracer, stage
+from functrace.primitives.shape import full
 
-__all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "linearize"]
+__all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "LinearizedJaxpr", "linearize", "linearize_jaxpr"]
 
 
 class LinearizeTracer(Tracer):
@@ -44,6 +57,14 @@ class LinearizeTracer(Tracer):
 
     def concrete(self) -> Any:
         return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
+
+    def constant(self) -> Any:
+        if self.tangent is not None:
+            return None
+        return self.primal.constant() if isinstance(self.primal, Tracer) else self.primal
+
+    def peek(self) -> Any:
+        return self.primal.peek() if isinstance(self.primal, Tracer) else self.primal
 
     def become(self, other: LinearizeTracer) -> None:  # type: ignore[override]
         self.primal, self.tangent = other.primal, other.tangent
@@ -67,7 +88,12 @@ class LinearizeTrace(Trace):
     def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
         return LinearizeTracer(self, self.parent.create(primitive, params), None)
 
-    def record(self, primitive: Primitive, atoms: list[Atom], aval: ShapedArray, params: dict[str, Any]) -> Var:
+    def record(self, primitive: Primitive, atoms: list[Atom], aval: Any, params: dict[str, Any]) -> Any:
+        """Append a linear equation; its variable, or their list for a primitive with several outputs."""
+        if primitive.multiple:
+            outvars = [Var(a) for a in aval]
+            self.append(Eqn(primitive, atoms, outvars, params))
+            return outvars
         var = Var(aval)
         self.append(Eqn(primitive, atoms, [var], params))
         return var
@@ -84,7 +110,7 @@ class LinearizeTrace(Trace):
                     constant = False
                 tangents.append(tangent)
             else:
-                primals.append(arg)
+                primals.append(arg.frozen() if isinstance(arg, Tracer) else arg)
                 tangents.append(None)
         if foreign:
             return self.parent.process(primitive, args, params)
@@ -129,7 +155,7 @@ class LinearizeTrace(Trace):
         if tangent is None:
             return None
         if isinstance(tangent, StagedTracer) and tangent._trace is self.tangent_trace:
-            return tangent.var  # type: ignore[return-value]
+            return tangent.atom  # type: ignore[return-value]
         if not isinstance(tangent, Tracer) and not np.any(tangent):
             return None
         raise MissingRuleError(
@@ -206,3 +232,68 @@ def linearize(
         values.append(out.primal if own else out)
         outvars.append(out.tangent if own else None)
     return values, LinearProgram(invars, trace.recorder.eqns, outvars)
+
+
+class LinearizedJaxpr(NamedTuple):
+    """A program split into its primal and its linear part.
+
+    Attributes:
+        primal: inputs -> (outputs, residuals).
+        linear: (residuals, nonzero input tangents) -> nonzero output tangents.
+        residuals: the number of residuals.
+        out_nonzeros: per output, whether it has a tangent.
+    """
+
+    primal: ClosedJaxpr
+    linear: ClosedJaxpr
+    residuals: int
+    out_nonzeros: list[bool]
+
+
+def linearize_jaxpr(
+    closed: ClosedJaxpr, nonzeros: Sequence[bool], instantiate: Sequence[bool] = ()
+) -> LinearizedJaxpr:
+    """Split a program into the part that computes values and the part that is linear in the tangents.
+
+    Args:
+        closed: the program to linearize.
+        nonzeros: per input, whether it has a tangent.
+        instantiate: per output, whether its tangent is wanted even when it is zero.
+    """
+    found: list[tuple[LinearProgram, dict[int, tuple[Var, Any]]]] = []
+
+    def flat_fun(*primals: Any) -> list[Any]:
+        outs, program = linearize(lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), primals, nonzeros)
+        residuals: dict[int, tuple[Var, Any]] = {}
+        for eqn in live_eqns(program.eqns, program.outvars):
+            for atom in eqn.invars:
+                if isinstance(atom, Literal) and not is_scalar(atom.val):
+                    residuals.setdefault(_residual_key(atom.val), (Var(atom.aval), atom.val))
+        found.append((program, residuals))
+        return [*outs, *(value for _, value in residuals.values())]
+
+    primal = stage(flat_fun, closed.in_avals)
+    program, residuals = found[0]
+    eqns = []
+    for eqn in live_eqns(program.eqns, program.outvars):
+        invars = [
+            residuals[_residual_key(a.val)][0] if isinstance(a, Literal) and not is_scalar(a.val) else a
+            for a in eqn.invars
+        ]
+        eqns.append(Eqn(eqn.primitive, invars, eqn.outvars, eqn.params, eqn.source))
+    outvars: list[Atom] = []
+    for i, var in enumerate(program.outvars):
+        if var is None and i < len(instantiate) and instantiate[i]:
+            aval = closed.out_avals[i]
+            var = Var(aval)
+            eqns.append(Eqn(full, [], [var], {"shape": aval.shape, "value": 0, "dtype": aval.dtype}))
+        if var is not None:
+            outvars.append(var)
+    out_nonzeros = [v is not None or (i < len(instantiate) and instantiate[i]) for i, v in enumerate(program.outvars)]
+    inputs = [*(var for var, _ in residuals.values()), *program.invars]
+    return LinearizedJaxpr(primal, ClosedJaxpr(Jaxpr([], inputs, eqns, outvars)), len(residuals), out_nonzeros)
+
+
+def _residual_key(value: Any) -> int:
+    """Identity of a residual: that of its variable while it is being staged."""
+    return id(value.atom) if isinstance(value, StagedTracer) else id(value)

@@ -25,22 +25,27 @@ class StagedTracer(Tracer):
 
     def __init__(self, trace: PartialEvalTrace, var: Atom) -> None:
         self._trace = trace
-        self.var = var
+        self.atom = var
 
     @property
     def aval(self) -> ShapedArray:
-        return self.var.aval
+        return self.atom.aval
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.var.aval.shape
+        return self.atom.aval.shape
 
     @property
     def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self.var.aval.dtype
+        return self.atom.aval.dtype
+
+    def concrete(self) -> Any:
+        if type(self.atom) is Literal and not isinstance(self.atom.val, Tracer):
+            return self.atom.val
+        return super().concrete()
 
     def become(self, other: StagedTracer) -> None:  # type: ignore[override]
-        self.var = other.var
+        self.atom = other.atom
 
 
 class PartialEvalTrace(Trace):
@@ -80,9 +85,10 @@ class PartialEvalTrace(Trace):
         """The variable of an own tracer, or the constant that anything else is."""
         if isinstance(value, Tracer):
             if value._trace is self:
-                return value.var  # type: ignore[attr-defined]
+                return value.atom  # type: ignore[attr-defined]
             if not value._trace.alive:
                 raise leaked(value)
+            return Literal(value.frozen())
         return Literal(value)
 
 
@@ -95,9 +101,14 @@ class StagingTrace(PartialEvalTrace):
         return user_source()
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
-        if primitive.effectful:
+        if primitive.effectful or not args:
             return self.record(primitive, args, params)
         return super().process(primitive, args, params)
+
+    def record(self, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        if primitive.stage is not None:
+            args, params = primitive.stage(args, params)
+        return super().record(primitive, args, params)
 
     def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
         return self.record(primitive, (), params)
@@ -114,7 +125,7 @@ def stage(
     inputs = [trace.new_input(aval) for aval in avals]
     for tracer, is_weak in zip(inputs, weak, strict=False):
         tracer.weak = is_weak
-    invars: list[Any] = [tracer.var for tracer in inputs]
+    invars: list[Any] = [tracer.atom for tracer in inputs]
     token = set_trace(trace)
     try:
         outs = flat_fun(*inputs)

@@ -9,11 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from functrace.core.ir import Eqn, Literal, Var
-from functrace.core.primitive import Masked, Primitive
-from functrace.primitives.elementwise import convert, logical_or, not_equal, select, zero_of
+import numpy as np
 
-__all__ = ["backward_pass"]
+from functrace.core.ir import ClosedJaxpr, Eqn, Literal, Var
+from functrace.core.primitive import Masked, Primitive, is_linear
+from functrace.core.trace import EVAL, Tracer, current_trace
+from functrace.errors import AbstractValueError
+from functrace.interpreters.staging import stage
+from functrace.primitives.elementwise import (
+    convert,
+    isfinite,
+    logical_and,
+    logical_not,
+    logical_or,
+    not_equal,
+    select,
+    zero_of,
+)
+from functrace.primitives.shape import zeros
+
+__all__ = ["backward_pass", "transpose_jaxpr"]
 
 _NOTHING: Mapping[Var, Any] = {}
 
@@ -32,6 +47,8 @@ def backward_pass(
         known: values of variables that are not linear (the constvars of a closed jaxpr).
     """
     bars: dict[Var, Any] = {}
+    buffers: set[Var] = set()
+    eager = current_trace() is EVAL
     for var, bar in zip(outvars, cotangents, strict=True):
         if var is not None and bar is not None:
             accumulate(bars, var, bar)
@@ -46,6 +63,9 @@ def backward_pass(
             if bar is None:
                 continue
             out_bars = [bar]
+        if eager and primitive.accumulate is not None and type(out_bars[0]) is not Masked:
+            accumulate_part(bars, buffers, eqn, out_bars[0])
+            continue
         operand_atoms: list[Any] = eqn.invars
         operands = [a.val if type(a) is Literal else known.get(a, a) for a in operand_atoms]
         in_bars = transpose(primitive, out_bars, operands, eqn.params)
@@ -67,6 +87,24 @@ def accumulate(bars: dict[Var, Any], var: Var, bar: Any) -> None:
         bars[var] = Masked(previous.value + bar.value, logical_or(previous.mask, bar.mask))
     else:
         bars[var] = unmask(previous) + unmask(bar)
+
+
+def accumulate_part(bars: dict[Var, Any], buffers: set[Var], eqn: Eqn, bar: Any) -> None:
+    """Add the cotangent of a part to that of the whole, in place: a loop over the parts stays linear in their number.
+
+    Args:
+        buffers: the variables whose cotangent is an array that nothing else refers to.
+    """
+    whole: Any = eqn.invars[0]
+    buffer = bars.get(whole)
+    if whole not in buffers or type(buffer) is Masked:
+        previous = unmask(buffer)
+        buffer = np.zeros(whole.aval.shape, whole.aval.dtype)
+        if previous is not None:
+            buffer += previous
+        bars[whole] = buffer
+        buffers.add(whole)
+    eqn.primitive.accumulate(buffer, bar, *[a.val if type(a) is Literal else a for a in eqn.invars], **eqn.params)  # type: ignore[misc]
 
 
 def unmask(bar: Any) -> Any:
@@ -91,10 +129,43 @@ def transpose(primitive: Primitive, bars: list[Any], operands: list[Any], params
         if primitive.masks == "scaling":
             in_bars = [None if b is None else select(mask, unmask(b), zero_of(unmask(b))) for b in in_bars]
     else:
+        if primitive.family == "bilinear":
+            in_bars = skip_dead_products(rule, bars[0], in_bars, operands, params)
         in_masks = [None if b is None else not_equal(unmask(b), zero_of(unmask(b))) for b in in_bars]
+    return [None if bar is None else masked(bar, mask) for bar, mask in zip(in_bars, in_masks, strict=True)]
+
+
+def masked(bar: Any, mask: Any) -> Masked:
+    """A cotangent that is dead where `mask` is False, and where it was dead before."""
+    return Masked(bar.value, logical_and(bar.mask, mask)) if type(bar) is Masked else Masked(bar, mask)
+
+
+def skip_dead_products(
+    rule: Any, bar: Masked, in_bars: list[Any], operands: list[Any], params: dict[str, Any]
+) -> list[Any]:
+    """A sum of products without those of dead elements and infinite coefficients, which are NaN.
+
+    Known coefficients only: a staged program keeps them, since it would pay for the two further sums every time.
+    """
+    index = next(i for i, operand in enumerate(operands) if not is_linear(operand))
+    coefficients = operands[index]
+    try:
+        known = coefficients.peek() if isinstance(coefficients, Tracer) else coefficients
+    except AbstractValueError:
+        return in_bars
+    if np.isfinite(known).all():
+        return in_bars
+    finite = isfinite(coefficients)
+
+    def with_coefficients(bar: Any, values: Any) -> list[Any]:
+        return rule([bar], *operands[:index], values, *operands[index + 1 :], **params)
+
+    sums = with_coefficients(bar.value, select(finite, coefficients, zero_of(coefficients)))
+    indicator = convert(logical_not(finite), dtype=coefficients.dtype)
+    alive = with_coefficients(convert(bar.mask, dtype=bar.value.dtype), indicator)
     return [
-        bar if bar is None or type(bar) is Masked else Masked(bar, mask)
-        for bar, mask in zip(in_bars, in_masks, strict=True)
+        None if b is None else select(not_equal(a, zero_of(a)), b, s)
+        for b, a, s in zip(in_bars, alive, sums, strict=True)
     ]
 
 
@@ -102,3 +173,39 @@ def transpose_mask(rule: Any, mask: Any, bar: Any, operands: list[Any], params: 
     """Where some live element flows to: the rule applied to the mask as numbers."""
     flows = rule([convert(mask, dtype=bar.dtype)], *operands, **params)
     return [None if f is None else not_equal(unmask(f), zero_of(unmask(f))) for f in flows]
+
+
+def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool]) -> ClosedJaxpr:
+    """The program of (known inputs, output cotangents) -> cotangents of the linear inputs.
+
+    Args:
+        closed: a program that is linear in some of its inputs.
+        linear: per input, whether it is one of these.
+    """
+    jaxpr = closed.jaxpr
+    known_vars = [v for v, flag in zip(jaxpr.invars, linear, strict=True) if not flag]
+    linear_vars = [v for v, flag in zip(jaxpr.invars, linear, strict=True) if flag]
+
+    def flat_fun(*values: Any) -> list[Any]:
+        known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
+        known.update(zip(known_vars, values, strict=False))
+        bars = values[len(known_vars) :]
+        eqns = evaluate_known(jaxpr.eqns, set(linear_vars), known)
+        outvars = [v if isinstance(v, Var) and v not in known else None for v in jaxpr.outvars]
+        in_bars = backward_pass(eqns, linear_vars, outvars, bars, known)
+        return [zeros(v.aval) if bar is None else bar for v, bar in zip(linear_vars, in_bars, strict=True)]
+
+    return stage(flat_fun, [*(v.aval for v in known_vars), *closed.out_avals])
+
+
+def evaluate_known(eqns: Sequence[Eqn], linear: set[Var], known: dict[Var, Any]) -> list[Eqn]:
+    """Evaluate the equations that depend on no linear variable into `known`; the rest, in order."""
+    rest = []
+    for eqn in eqns:
+        if any(isinstance(a, Var) and a in linear for a in eqn.invars):
+            linear.update(eqn.outvars)
+            rest.append(eqn)
+            continue
+        outs = eqn.primitive.bind(*[a.val if isinstance(a, Literal) else known[a] for a in eqn.invars], **eqn.params)
+        known.update(zip(eqn.outvars, outs if eqn.primitive.multiple else [outs], strict=True))
+    return rest

@@ -10,12 +10,19 @@ import numpy as np
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Tracer
 from functrace.numpy._dispatch import traced_ufuncs
-from functrace.numpy._promotion import dtype_of
+from functrace.primitives import elementwise as p
 
 __all__ = ["install_operators"]
 
 _FLOAT64 = np.dtype(np.float64)
 _LARGEST_EXACT = 2**53
+_WEAK_NUMBERS = frozenset({int, float, complex})
+#: What Python shall try the other operand's method for, or say itself that it cannot.
+_NOT_OPERANDS = frozenset({type(None), str, bytes, dict, set, frozenset})
+#: The primitives of ufuncs that take float64 operands of one shape as they are.
+_DIRECT: dict[np.ufunc, Primitive] = {
+    np.add: p.add, np.subtract: p.sub, np.multiply: p.mul, np.true_divide: p.div, np.power: p.power,
+}
 
 
 def _binary(ufunc: np.ufunc, primitive: Primitive | None, reflected: bool) -> Callable[[Any, Any], Any]:
@@ -34,10 +41,10 @@ def _binary(ufunc: np.ufunc, primitive: Primitive | None, reflected: bool) -> Ca
                 if self.weak and (kind is float or other.weak):
                     out.weak = True
                 return out
-        if other is None or kind is str:
+        if kind in _NOT_OPERANDS or getattr(kind, "__array_ufunc__", True) is None:
             return NotImplemented
         out = general(other, self) if reflected else general(self, other)
-        if self.weak and isinstance(dtype_of(other) if hasattr(other, "dtype") else kind, type) and kind is not bool:
+        if self.weak and (kind in _WEAK_NUMBERS or (isinstance(other, Tracer) and other.weak)):
             out.weak = True
         return out
 
@@ -48,7 +55,7 @@ def _comparison(ufunc: np.ufunc) -> Callable[[Any, Any], Any]:
     general = traced_ufuncs[ufunc]
 
     def operator(self: Tracer, other: Any) -> Any:
-        if other is None or type(other) is str:
+        if type(other) in _NOT_OPERANDS or getattr(type(other), "__array_ufunc__", True) is None:
             return NotImplemented
         return general(self, other)
 
@@ -67,23 +74,28 @@ def _unary(ufunc: np.ufunc) -> Callable[[Any], Any]:
     return operator
 
 
-def install_operators(direct: dict[np.ufunc, Primitive]) -> None:
-    """Give `Tracer` its operators. `direct` names the primitive of ufuncs that keep float64."""
-    binary = {
+def install_operators() -> None:
+    """Give `Tracer` its operators."""
+    binary: dict[str, np.ufunc] = {
         "add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
         "floordiv": np.floor_divide, "mod": np.remainder, "pow": np.power, "and": np.bitwise_and,
         "or": np.bitwise_or, "xor": np.bitwise_xor, "lshift": np.left_shift, "rshift": np.right_shift,
     }  # fmt: skip
     for name, ufunc in binary.items():
-        setattr(Tracer, f"__{name}__", _binary(ufunc, direct.get(ufunc), False))
-        setattr(Tracer, f"__r{name}__", _binary(ufunc, direct.get(ufunc), True))
-    comparisons = {
+        setattr(Tracer, f"__{name}__", _binary(ufunc, _DIRECT.get(ufunc), False))
+        setattr(Tracer, f"__r{name}__", _binary(ufunc, _DIRECT.get(ufunc), True))
+    comparisons: dict[str, np.ufunc] = {
         "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater,
         "ge": np.greater_equal,
     }  # fmt: skip
     for name, ufunc in comparisons.items():
         setattr(Tracer, f"__{name}__", _comparison(ufunc))
-    for name, ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
+    unary: dict[str, np.ufunc] = {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}
+    for name, ufunc in unary.items():
         setattr(Tracer, f"__{name}__", _unary(ufunc))
-    Tracer.__divmod__ = lambda self, other: (self // other, self % other)  # type: ignore[attr-defined]
-    Tracer.__rdivmod__ = lambda self, other: (other // self, other % self)  # type: ignore[attr-defined]
+    methods: dict[str, Callable[[Any, Any], Any]] = {
+        "__divmod__": lambda self, other: (self // other, self % other),
+        "__rdivmod__": lambda self, other: (other // self, other % self),
+    }
+    for name, method in methods.items():
+        setattr(Tracer, name, method)

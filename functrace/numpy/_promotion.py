@@ -9,18 +9,36 @@ from typing import Any
 
 import numpy as np
 
+from functrace.core.primitive import Primitive
 from functrace.core.trace import Tracer, current_trace
-from functrace.core.types import canonicalize
-from functrace.errors import DTypeError, ShapeError
-from functrace.primitives.elementwise import convert
+from functrace.core.types import canonicalize, is_changeable
+from functrace.errors import AbstractValueError, DTypeError, InputError, ShapeError
+from functrace.primitives.elementwise import convert, less, select
 from functrace.primitives.families import broadcast
+from functrace.primitives.shape import full, stack
 from functrace.util import user_line
 
-__all__ = ["as_array", "as_operand", "broadcast_to", "cast", "dtype_of", "promote", "resolve", "shape_of"]
+__all__ = [
+    "COMPARISONS",
+    "as_array",
+    "as_operand",
+    "broadcast_operands",
+    "broadcast_to",
+    "cast",
+    "compare_integers",
+    "dtype_of",
+    "from_nested",
+    "has_tracer",
+    "promote",
+    "resolve",
+    "shape_of",
+]
 
 _NUMBERS = frozenset({bool, int, float, complex})
 _WEAK_KINDS: dict[str, type] = {"f": float, "i": int, "c": complex}
 _EXACT = {float: np.dtype(np.float64), int: np.dtype(np.int64), complex: np.dtype(np.complex128), bool: np.dtype(bool)}
+#: The ufuncs that compare integers exactly whatever their dtypes.
+COMPARISONS = frozenset({np.equal, np.not_equal, np.less, np.less_equal, np.greater, np.greater_equal})
 _resolved: dict[Any, tuple[np.dtype, ...]] = {}
 
 
@@ -33,9 +51,9 @@ def as_operand(value: Any) -> Any:
     if isinstance(value, Tracer) or type(value) in _NUMBERS:
         return value
     if type(value) is np.ndarray and value.ndim and value.dtype.isnative and value.dtype.kind in "biufc":
-        return value.copy() if value.flags.writeable and current_trace().captures else value
+        return value.copy() if is_changeable(value) and current_trace().captures else value
     if isinstance(value, (list, tuple)):
-        return as_operand(from_nested(value))
+        return from_nested(value)
     value = canonicalize(value)
     return value.copy() if isinstance(value, np.ndarray) and current_trace().captures else value
 
@@ -46,9 +64,42 @@ def as_array(value: Any) -> Any:
     return canonicalize(value) if type(value) in _NUMBERS else value
 
 
+def has_tracer(value: Any) -> bool:
+    """Whether a value is a tracer, or nested lists and tuples that hold one."""
+    if isinstance(value, Tracer):
+        return True
+    return isinstance(value, (list, tuple)) and any(map(has_tracer, value))
+
+
 def from_nested(value: Any) -> Any:
-    """A nested list of plain numbers and arrays as an array; `functrace.numpy.array` replaces this for tracers."""
-    return np.asarray(value)
+    """Nested sequences of numbers, arrays and tracers as one new array, as `numpy.array` nests and promotes them.
+
+    Raises:
+        InputError: the elements differ in shape or are not numeric.
+    """
+    if not isinstance(value, (list, tuple)):
+        return as_array(value)
+    if has_tracer(value):
+        items = [from_nested(v) for v in value]
+        if len({item.shape for item in items}) > 1:
+            raise _not_an_array("elements of shapes " + ", ".join(str(item.shape) for item in items))
+        dtype = np.result_type(*{item.dtype for item in items})
+        return stack(*[cast(item, dtype) for item in items], axis=0)
+    try:
+        array = np.array(value)
+    except ValueError as error:
+        raise _not_an_array(str(error)) from None
+    return canonicalize(array)
+
+
+def _not_an_array(got: str) -> InputError:
+    return InputError(
+        "a nested sequence cannot become an array",
+        where=user_line(),
+        got=got,
+        remedy="make all elements numbers or arrays of one shape; join arrays of different lengths with "
+        "numpy.concatenate",
+    )
 
 
 def dtype_of(value: Any) -> Any:
@@ -69,16 +120,24 @@ def is_plain_number(value: Any) -> bool:
     return type(value) in _NUMBERS or isinstance(value, np.generic)
 
 
-def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
-    """The dtypes a ufunc computes in, outputs last, as NumPy decides them."""
-    key = (ufunc, *kinds)
+def resolve(
+    ufunc: np.ufunc, kinds: tuple[Any, ...], signature: tuple[Any, ...] | None = None, casting: str | None = None
+) -> tuple[np.dtype, ...]:
+    """The dtypes a ufunc computes in, outputs last, as NumPy decides them.
+
+    Raises:
+        DTypeError: NumPy has no loop for these dtypes.
+    """
+    key = (ufunc, *kinds) if signature is None and casting is None else (ufunc, signature, casting, *kinds)
     dtypes = _resolved.get(key)
     if dtypes is None:
         known = kinds
         if all(isinstance(k, type) for k in kinds):
             known = tuple(_EXACT[k] for k in kinds)
         try:
-            dtypes = ufunc.resolve_dtypes((*known, *(None,) * ufunc.nout))
+            options: dict[str, Any] = {"signature": signature, "casting": casting}
+            options = {name: value for name, value in options.items() if value is not None}
+            dtypes = ufunc.resolve_dtypes((*known, *(None,) * ufunc.nout), **options)
         except TypeError as error:
             names = ", ".join(getattr(k, "name", getattr(k, "__name__", str(k))) for k in kinds)
             raise DTypeError(
@@ -91,6 +150,31 @@ def resolve(ufunc: np.ufunc, kinds: tuple[Any, ...]) -> tuple[np.dtype, ...]:
     return dtypes
 
 
+def compare_integers(
+    ufunc: np.ufunc, primitive: Primitive, values: list[Any], dtypes: tuple[np.dtype, ...]
+) -> Any | None:
+    """NumPy's exact comparisons of integers that share no dtype; None where a comparison is an ordinary one.
+
+    These are int64 with uint64, and any integer array with a Python integer beyond its dtype.
+    """
+    if dtypes[0] != dtypes[1]:
+        signed = 0 if dtypes[0].kind == "i" else 1
+        below_zero = bool(ufunc(-1, 0) if signed == 0 else ufunc(0, -1))
+        wrapped = primitive.bind(*broadcast_operands([cast(v, np.dtype(np.uint64)) for v in values]))
+        number = as_array(cast(values[signed], dtypes[signed]))
+        negative, wrapped = broadcast_operands([less(number, number.dtype.type(0)), wrapped])
+        return select(negative, np.bool_(below_zero), wrapped)
+    if dtypes[0].kind not in "iu":
+        return None
+    limits = np.iinfo(dtypes[0])
+    for position, value in enumerate(values):
+        if type(value) is int and not limits.min <= value <= limits.max:
+            first_is_greater = (position == 0) == (value > 0)
+            truth = bool(ufunc(1, 0) if first_is_greater else ufunc(0, 1))
+            return full(shape=shape_of(values[1 - position]), value=truth, dtype=np.dtype(bool))
+    return None
+
+
 def cast(value: Any, dtype: np.dtype) -> Any:
     """The operand in the given dtype; Python numbers that have it already stay as they are."""
     kind = type(value)
@@ -98,7 +182,24 @@ def cast(value: Any, dtype: np.dtype) -> Any:
         return value if _EXACT[kind] == dtype else dtype.type(value)
     if value.dtype == dtype:
         return value
-    return convert(value, dtype=dtype) if isinstance(value, Tracer) else value.astype(dtype)
+    if not isinstance(value, Tracer):
+        return value.astype(dtype)
+    if value.weak and value.dtype.kind == "i" and dtype.kind in "iu":
+        check_fits(value, dtype)
+    return convert(value, dtype=dtype)
+
+
+def check_fits(value: Tracer, dtype: np.dtype) -> None:
+    """Refuse a Python integer beyond the dtype it gives way to, where its value is known, as NumPy does.
+
+    Raises:
+        OverflowError: NumPy's own.
+    """
+    try:
+        number = int(value.concrete())
+    except AbstractValueError:
+        return
+    dtype.type(number)
 
 
 def promote(*values: Any) -> list[Any]:

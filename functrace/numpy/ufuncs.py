@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from functrace.numpy._dispatch import implements_ufunc
+from functrace.errors import DTypeError
+from functrace.numpy._dispatch import implements, implements_ufunc
+from functrace.numpy._promotion import as_array, cast
 from functrace.primitives import elementwise as p
+from functrace.primitives import special
+from functrace.util import user_line
+
+__all__ = [
+    "abs", "absolute", "acos", "acosh", "add", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctan2",
+    "arctanh", "asin", "asinh", "atan", "atan2", "atanh", "bitwise_and", "bitwise_count", "bitwise_invert",
+    "bitwise_left_shift", "bitwise_not", "bitwise_or", "bitwise_right_shift", "bitwise_xor", "cbrt", "ceil", "conj",
+    "conjugate", "copysign", "cos", "cosh", "divide", "equal", "exp", "exp2", "expm1", "floor", "floor_divide", "fmax",
+    "fmin", "fmod", "gcd", "greater", "greater_equal", "hypot", "i0", "invert", "isfinite", "isinf", "isnan", "lcm",
+    "ldexp", "left_shift", "less", "less_equal", "log", "log1p", "log2", "log10", "logaddexp", "logaddexp2", "maximum",
+    "minimum", "mod", "multiply", "negative", "nextafter", "not_equal", "positive", "pow", "power", "reciprocal",
+    "remainder", "right_shift", "rint", "signbit", "sin", "sinh", "spacing", "sqrt", "square", "subtract", "tan",
+    "tanh", "true_divide", "trunc",
+]  # fmt: skip
 
 add = implements_ufunc(np.add, p.add)
 subtract = implements_ufunc(np.subtract, p.sub)
@@ -16,12 +34,12 @@ remainder = mod = implements_ufunc(np.remainder, p.remainder)
 fmod = implements_ufunc(np.fmod, p.fmod)
 negative = implements_ufunc(np.negative, p.neg)
 positive = implements_ufunc(np.positive, p.positive)
-power = implements_ufunc(np.power, p.power)
+power = pow = implements_ufunc(np.power, p.power)
 square = implements_ufunc(np.square, p.square)
 reciprocal = implements_ufunc(np.reciprocal, p.reciprocal)
 sqrt = implements_ufunc(np.sqrt, p.sqrt)
 cbrt = implements_ufunc(np.cbrt, p.cbrt)
-absolute = implements_ufunc(np.absolute, p.abs_)
+absolute = abs = implements_ufunc(np.absolute, p.abs_)
 exp = implements_ufunc(np.exp, p.exp)
 exp2 = implements_ufunc(np.exp2, p.exp2)
 expm1 = implements_ufunc(np.expm1, p.expm1)
@@ -71,9 +89,20 @@ signbit = implements_ufunc(np.signbit, p.signbit)
 bitwise_and = implements_ufunc(np.bitwise_and, p.bitwise_and)
 bitwise_or = implements_ufunc(np.bitwise_or, p.bitwise_or)
 bitwise_xor = implements_ufunc(np.bitwise_xor, p.bitwise_xor)
-invert = bitwise_not = implements_ufunc(np.invert, p.bitwise_not)
+invert = bitwise_not = bitwise_invert = implements_ufunc(np.invert, p.bitwise_not)
 bitwise_count = implements_ufunc(np.bitwise_count, p.bitwise_count)
-left_shift = implements_ufunc(np.left_shift, p.left_shift)
-right_shift = implements_ufunc(np.right_shift, p.right_shift)
+left_shift = bitwise_left_shift = implements_ufunc(np.left_shift, p.left_shift)
+right_shift = bitwise_right_shift = implements_ufunc(np.right_shift, p.right_shift)
 gcd = implements_ufunc(np.gcd, p.gcd)
 lcm = implements_ufunc(np.lcm, p.lcm)
+
+
+@implements(np.i0)
+def i0(x: Any) -> Any:
+    """The modified Bessel function of the first kind, order 0."""
+    x = as_array(x)
+    if x.dtype.kind == "c":
+        raise DTypeError("i0 takes real values", where=user_line(), got=x.dtype.name, remedy="pass the real part")
+    dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.float64)
+    wide = np.dtype(np.float32) if dtype.itemsize < 4 else dtype
+    return cast(special.i0(cast(x, wide)), dtype)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from functrace.core.primitive import Masked, is_linear
+from functrace.core.series import Series, coefficient_of, product_coefficient
 from functrace.core.types import is_inexact
 from functrace.errors import DTypeError
 from functrace.primitives.families import add, elementwise, is_number, mul, neg, same_dtype, unwrap
@@ -140,7 +141,23 @@ def _select_transpose(bars: list[Any], mask: Any, x: Any, y: Any) -> list[Any]:
     return [None, x_bar, y_bar]
 
 
-select = elementwise("select", _select_impl, jvp=_select_jvp, transpose=_select_transpose, result=_select_dtype)
+def _select_taylor(order: int, operands: list[Any], out: list[Any]) -> Any:
+    mask = coefficient_of(operands[0], 0)
+    x, y = coefficient_of(operands[1], order), coefficient_of(operands[2], order)
+    if x is None and y is None:
+        return None
+    zero = zero_of(out[0])
+    return select(mask, zero if x is None else x, zero if y is None else y)
+
+
+select = elementwise(
+    "select",
+    _select_impl,
+    jvp=_select_jvp,
+    transpose=_select_transpose,
+    taylor=_select_taylor,
+    result=_select_dtype,
+)
 
 
 def _convert_jvp(primals: list[Any], tangents: list[Any], *, dtype: np.dtype) -> tuple[list[Any], list[Any]]:
@@ -149,7 +166,7 @@ def _convert_jvp(primals: list[Any], tangents: list[Any], *, dtype: np.dtype) ->
 
 
 def _convert_impl(x: Any, *, dtype: np.dtype) -> Any:
-    if dtype.kind != "c" and x.dtype.kind == "c":
+    if dtype.kind not in "cb" and x.dtype.kind == "c":
         x = x.real
     return x.astype(dtype)
 
@@ -164,6 +181,20 @@ convert = elementwise(
 stop_gradient = elementwise("stop_gradient", lambda x: x)
 
 # arithmetic
+
+
+def _div_taylor(order: int, operands: list[Any], out: list[Any]) -> Any:
+    """out_k = (x_k - sum over j >= 1 of y_j out_(k-j)) / y_0"""
+    x, y = operands
+    numerator = coefficient_of(x, order)
+    taken = product_coefficient(operator.mul, y, Series(out, _no_more), order, first=1)
+    if taken is not None:
+        numerator = -taken if numerator is None else numerator - taken
+    return None if numerator is None else numerator / coefficient_of(y, 0)
+
+
+def _no_more(order: int) -> Any:
+    raise AssertionError("a recurrence reads only the coefficients before its own")
 
 
 def _transpose_div(bars: list[Any], x: Any, y: Any) -> list[Any]:
@@ -181,6 +212,7 @@ div = elementwise(
     np.true_divide,
     (lambda x, y, out: 1 / y, lambda x, y, out: -out / y),
     transpose=_transpose_div,
+    taylor=_div_taylor,
     masks="scaling",
 )
 floor_divide = elementwise("floor_divide", np.floor_divide)
@@ -291,14 +323,14 @@ real = elementwise(
     "real",
     lambda x: x.real,
     jvp=lambda primals, tangents: ([real(primals[0])], [real(tangents[0])]),
-    transpose=lambda bars, x: [complex_(bars[0], zero_of(bars[0]))],
+    transpose=lambda bars, x: [complex_(bars[0], zero_of(bars[0])) if x.aval.dtype.kind == "c" else bars[0]],
     result=_real_dtype,
 )
 imag = elementwise(
     "imag",
     lambda x: x.imag,
     jvp=lambda primals, tangents: ([imag(primals[0])], [imag(tangents[0])]),
-    transpose=lambda bars, x: [complex_(zero_of(bars[0]), neg(bars[0]))],
+    transpose=lambda bars, x: [complex_(zero_of(bars[0]), neg(bars[0])) if x.aval.dtype.kind == "c" else None],
     result=_real_dtype,
 )
 conj = elementwise(
@@ -310,7 +342,7 @@ conj = elementwise(
 
 
 def _complex_impl(x: Any, y: Any) -> Any:
-    out = np.empty(np.broadcast_shapes(np.shape(x), np.shape(y)), _complex_dtype("complex", x.dtype, y.dtype))
+    out = np.empty(np.broadcast_shapes(np.shape(x), np.shape(y)), np.result_type(x, y, np.complex64))
     out.real, out.imag = x, y
     return unwrap(out)
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from functrace.core.ir import Literal, Var
 from functrace.core.primitive import Primitive, is_linear
+from functrace.core.series import coefficient_of, product_coefficient
 from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import DTypeError, ShapeError
@@ -120,6 +121,8 @@ def elementwise(
         primitive.define(transpose=transpose)
     if primitive.batch is None:
         primitive.define(batch=_batch_elementwise(primitive))
+    if primitive.taylor is None and all(partial in (1, -1) for partial in partials):
+        primitive.define(taylor=_taylor_of_sum(partials))
     if jvp is not None:
         primitive.define(jvp=jvp)
     elif derivative is not None:
@@ -149,13 +152,14 @@ def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> C
 def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
     if len(partials) == 1 and callable(only := partials[0]):
         return _linearize_unary(primitive, only)
+    functions = [partial for partial in partials if callable(partial)]
 
     def linearize(
         record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
     ) -> tuple[list[Any], list[Var | None]]:
         out = _evaluate(primitive, primals, params)
-        if len(partials) == 2 and None not in tangents and callable(partials[0]) and callable(partials[1]):
-            weights = [Literal(partial(*primals, out, **params)) for partial in partials]  # type: ignore[operator]
+        if None not in tangents and len(functions) == len(partials) == 2:
+            weights = [Literal(function(*primals, out, **params)) for function in functions]
             return [out], [record(weighted_sum, [*weights, *tangents], aval_of(out), {})]
         total = aval = None
         for partial, tangent in zip(partials, tangents, strict=True):
@@ -171,6 +175,19 @@ def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]
         return [out], [total]
 
     return linearize
+
+
+def _taylor_of_sum(signs: tuple[Partial, ...]) -> Callable[..., Any]:
+    def taylor(order: int, operands: list[Any], out: list[Any]) -> Any:
+        total = None
+        for sign, operand in zip(signs, operands, strict=True):
+            term = coefficient_of(operand, order)
+            if term is not None:
+                term = term if sign == 1 else -term
+                total = term if total is None else total + term
+        return total
+
+    return taylor
 
 
 def _evaluate(primitive: Primitive, values: list[Any], params: dict[str, Any]) -> Any:
@@ -239,6 +256,10 @@ def linear(
     def transpose_rule(bars: list[Any], operand: Any, **params: Any) -> list[Any]:
         return [transpose(bars[0], operand.aval, **params)]
 
+    def taylor(order: int, operands: list[Any], out: list[Any], **params: Any) -> Any:
+        term = coefficient_of(operands[0], order)
+        return None if term is None else primitive.bind(term, **params)
+
     def batch_rule(size: int, values: list[Any], batched: list[bool], **params: Any) -> tuple[list[Any], list[bool]]:
         return [batch(size, values[0], **params)], [True]
 
@@ -249,6 +270,7 @@ def linear(
         jvp=jvp,
         linearize=linearize,
         transpose=transpose_rule,
+        taylor=taylor,
         batch=batch_rule,
         family="linear",
         masks=masks,
@@ -299,6 +321,9 @@ def bilinear(
             return [transpose_left(bars[0], x.aval, y, **params), None]
         return [None, transpose_right(bars[0], x, y.aval, **params)]
 
+    def taylor(order: int, operands: list[Any], out: list[Any], **params: Any) -> Any:
+        return product_coefficient(lambda a, b: primitive.bind(a, b, **params), operands[0], operands[1], order)
+
     primitive = Primitive(
         name,
         impl,
@@ -306,6 +331,7 @@ def bilinear(
         jvp=jvp,
         linearize=linearize,
         transpose=transpose,
+        taylor=taylor,
         batch=batch,
         family="bilinear",
         masks=masks,
@@ -340,6 +366,7 @@ mul = elementwise(
     operator.mul,
     (lambda x, y, out: y, lambda x, y, out: x),
     transpose=_transpose_mul,
+    taylor=lambda order, operands, out: product_coefficient(operator.mul, operands[0], operands[1], order),
     masks="scaling",
 )
 
@@ -366,7 +393,7 @@ weighted_sum = elementwise(
 
 
 def _reduce_sum_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
-    return np.add.reduce(x, axis=axes)
+    return np.add.reduce(x, axis=axes, dtype=x.dtype)
 
 
 def _reduce_sum_transpose(bar: Any, aval: ShapedArray, *, axes: tuple[int, ...]) -> Any:
@@ -388,11 +415,16 @@ reduce_sum = linear(
 
 
 def _broadcast_impl(x: Any, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+    if not shape:
+        return x
     strides = [0] * len(shape)
     for axis, length, stride in zip(axes, x.shape, x.strides, strict=True):
         if length != 1:
             strides[axis] = stride
-    view = np.ndarray(shape, x.dtype, x if x.ndim else np.asarray(x), 0, tuple(strides))
+    try:
+        view = np.ndarray(shape, x.dtype, x if x.ndim else np.asarray(x), 0, tuple(strides))
+    except ValueError:  # x is itself a strided view, which is no buffer
+        view = np.lib.stride_tricks.as_strided(x, shape, strides)
     view.flags.writeable = False
     return view
 

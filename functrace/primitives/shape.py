@@ -11,7 +11,20 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray, aval_of
 from functrace.primitives.families import broadcast, linear, reshape
 
-__all__ = ["broadcast", "concatenate", "full", "iota", "pad", "reshape", "reverse", "slice_", "transpose", "zeros"]
+__all__ = [
+    "broadcast",
+    "concatenate",
+    "full",
+    "iota",
+    "pad",
+    "reshape",
+    "reverse",
+    "slice_",
+    "stack",
+    "transpose",
+    "unstack",
+    "zeros",
+]
 
 full = Primitive(
     "full",
@@ -70,6 +83,10 @@ def _slice_transpose(bar: Any, aval: ShapedArray, *, starts: Any, stops: Any, st
     return pad(bar, low=starts, high=high, interior=interior)
 
 
+def _slice_accumulate(buffer: np.ndarray, bar: Any, x: Any, *, starts: Any, stops: Any, steps: Any) -> None:
+    buffer[tuple(map(slice, starts, stops, steps))] += bar
+
+
 slice_ = linear(
     "slice",
     lambda x, *, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
@@ -78,6 +95,7 @@ slice_ = linear(
     lambda size, x, *, starts, stops, steps: slice_(
         x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)
     ),
+    accumulate=_slice_accumulate,
 )
 
 
@@ -87,7 +105,9 @@ def _padded_shape(shape: tuple[int, ...], low: Any, high: Any, interior: Any) ->
     )
 
 
-def _pad_impl(x: Any, *, low: Any, high: Any, interior: Any) -> np.ndarray:
+def _pad_impl(x: Any, *, low: Any, high: Any, interior: Any) -> Any:
+    if not low:
+        return x
     out = np.zeros(_padded_shape(x.shape, low, high, interior), x.dtype)
     if x.size:
         places = (slice(lo, lo + (n - 1) * (i + 1) + 1, i + 1) for n, lo, i in zip(x.shape, low, interior, strict=True))
@@ -161,4 +181,95 @@ concatenate = Primitive(
     batch=_concatenate_batch,
     family="linear",
     masks="structural",
+)
+
+
+def _stack_impl(*xs: Any, axis: int) -> np.ndarray:
+    first = np.asarray(xs[0])
+    shape = list(first.shape)
+    shape.insert(axis, len(xs))
+    out = np.empty(shape, first.dtype)
+    if first.ndim == 0:
+        out[:] = xs
+    else:
+        for i, x in enumerate(xs):
+            out[(slice(None),) * axis + (i,)] = x
+    return out
+
+
+def _stack_aval(*avals: ShapedArray, axis: int) -> ShapedArray:
+    shape = list(avals[0].shape)
+    shape.insert(axis, len(avals))
+    return ShapedArray(tuple(shape), avals[0].dtype)
+
+
+def _stack_jvp(primals: list[Any], tangents: list[Any], *, axis: int) -> tuple[list[Any], list[Any]]:
+    filled = [zeros(aval_of(p)) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+    return [stack(*primals, axis=axis)], [stack(*filled, axis=axis)]
+
+
+def _stack_linearize(
+    record: Any, primals: list[Any], tangents: list[Var | None], *, axis: int
+) -> tuple[list[Any], list[Var]]:
+    out = stack(*primals, axis=axis)
+    atoms = [Literal(zeros(aval_of(p))) if t is None else t for p, t in zip(primals, tangents, strict=True)]
+    return [out], [record(stack, atoms, aval_of(out), {"axis": axis})]
+
+
+def _stack_transpose(bars: list[Any], *operands: Any, axis: int) -> list[Any]:
+    pieces = unstack(bars[0], axis=axis)
+    return [piece if is_linear(operand) else None for piece, operand in zip(pieces, operands, strict=True)]
+
+
+def _stack_batch(size: int, values: list[Any], batched: list[bool], *, axis: int) -> tuple[list[Any], list[bool]]:
+    values = [
+        v if b else broadcast(v, shape=(size, *aval_of(v).shape), axes=tuple(range(1, 1 + aval_of(v).ndim)))
+        for v, b in zip(values, batched, strict=True)
+    ]
+    return [stack(*values, axis=axis + 1)], [True]
+
+
+stack = Primitive(
+    "stack",
+    _stack_impl,
+    _stack_aval,
+    jvp=_stack_jvp,
+    linearize=_stack_linearize,
+    transpose=_stack_transpose,
+    batch=_stack_batch,
+    family="linear",
+    masks="structural",
+)
+
+
+def _unstack_avals(aval: ShapedArray, *, axis: int) -> list[ShapedArray]:
+    piece = ShapedArray(aval.shape[:axis] + aval.shape[axis + 1 :], aval.dtype)
+    return [piece] * aval.shape[axis]
+
+
+def _unstack_impl(x: Any, *, axis: int) -> list[Any]:
+    return list(x if axis == 0 else np.moveaxis(x, axis, 0))
+
+
+def _unstack_jvp(primals: list[Any], tangents: list[Any], *, axis: int) -> tuple[list[Any], list[Any]]:
+    return unstack(primals[0], axis=axis), unstack(tangents[0], axis=axis)
+
+
+def _unstack_transpose(bars: list[Any], x: Any, *, axis: int) -> list[Any]:
+    avals = _unstack_avals(x.aval, axis=axis)
+    return [stack(*[zeros(a) if b is None else b for a, b in zip(avals, bars, strict=True)], axis=axis)]
+
+
+unstack = Primitive(
+    "unstack",
+    _unstack_impl,
+    _unstack_avals,
+    jvp=_unstack_jvp,
+    transpose=_unstack_transpose,
+    batch=lambda size, values, batched, *, axis: (
+        unstack(values[0], axis=axis + 1),
+        [True] * values[0].shape[axis + 1],
+    ),
+    family="linear",
+    multiple=True,
 )

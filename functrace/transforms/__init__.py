@@ -1,6 +1,7 @@
 """The public transformations: short compositions of the interpreters, on pytrees."""
 
 from functrace.transforms.batching import vmap
+from functrace.transforms.custom import CustomVJPPrimal, SymbolicZero, checkpoint, custom_jvp, custom_vjp
 from functrace.transforms.derivatives import (
     grad,
     hvp,
@@ -11,11 +12,18 @@ from functrace.transforms.derivatives import (
     value_and_grad,
     vjp,
 )
+from functrace.transforms.higher import jet, nth_derivative
 from functrace.transforms.jacobians import hessian, jacfwd, jacobian, jacrev
-from functrace.transforms.staging import ShapeDtypeStruct, eval_shape, make_jaxpr
+from functrace.transforms.staging import ShapeDtypeStruct, eval_jaxpr, eval_shape, make_jaxpr
 
 __all__ = [
+    "CustomVJPPrimal",
     "ShapeDtypeStruct",
+    "SymbolicZero",
+    "checkpoint",
+    "custom_jvp",
+    "custom_vjp",
+    "eval_jaxpr",
     "eval_shape",
     "grad",
     "hessian",
@@ -23,10 +31,12 @@ __all__ = [
     "jacfwd",
     "jacobian",
     "jacrev",
+    "jet",
     "jvp",
     "linear_transpose",
     "linearize",
     "make_jaxpr",
+    "nth_derivative",
     "stop_gradient",
     "value_and_grad",
     "vjp",

@@ -8,15 +8,23 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.core.trace import Tracer
-from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact, tangent_aval
-from functrace.errors import ArgumentError, CotangentError, InputError, NonHashableError, TangentError, TreeError
+from functrace.core.trace import Tracer, leaked
+from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_changeable, is_inexact, tangent_aval
+from functrace.errors import (
+    ArgumentError,
+    CotangentError,
+    FunctraceError,
+    InputError,
+    NonHashableError,
+    TangentError,
+    TreeError,
+)
 from functrace.primitives.shape import zeros
 from functrace.util import user_line
 
 __all__ = [
-    "FlatFunction", "argument_positions", "check_callable", "check_hashable", "check_like", "export", "instantiate",
-    "snapshot",
+    "FlatFunction", "argument_positions", "call", "check_callable", "check_hashable", "check_like", "export",
+    "instantiate", "owned", "snapshot",
 ]  # fmt: skip
 
 _WEAK = (float, int, complex)
@@ -103,7 +111,7 @@ class FlatFunction:
         chosen = tuple(args) if positions is None else tuple([args[i] for i in positions])
         leaves, self.in_tree = tree.flatten(chosen)
         self.weak = [type(leaf) in _WEAK for leaf in leaves]
-        self.leaves = [snapshot(leaf) for leaf in leaves] if keep else [canonicalize(leaf) for leaf in leaves]
+        self.leaves = [snapshot(leaf) if keep else canonicalize(owned(leaf, False)) for leaf in leaves]
         self.out_tree: tree.TreeDef
         self.aux_tree: tree.TreeDef | None = None
 
@@ -111,12 +119,12 @@ class FlatFunction:
         """Outputs, then auxiliary outputs, flat."""
         chosen = tree.unflatten(self.in_tree, leaves)
         if self._positions is None:
-            out = self._fun(*chosen, **self._kwargs)
+            out = call(self._fun, chosen, self._kwargs)
         else:
             args = list(self._args)
             for position, value in zip(self._positions, chosen, strict=True):
                 args[position] = value
-            out = self._fun(*args, **self._kwargs)
+            out = call(self._fun, args, self._kwargs)
         aux_leaves: list[Any] = []
         if self._has_aux:
             if not isinstance(out, (tuple, list)) or len(out) != 2:
@@ -129,7 +137,7 @@ class FlatFunction:
             out, aux = out
             aux_leaves, self.aux_tree = tree.flatten(aux)
         out_leaves, self.out_tree = tree.flatten(out)
-        return [*map(canonicalize, out_leaves), *aux_leaves]
+        return [*[canonicalize(owned(leaf)) for leaf in out_leaves], *map(owned, aux_leaves)]
 
     def results(self, flat: Sequence[Any], count: int | None = None) -> tuple[Any, Any]:
         """The flat outputs as (output, auxiliary output) trees; None for the second without `has_aux`."""
@@ -139,17 +147,44 @@ class FlatFunction:
         return out, aux
 
 
+def call(fun: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Call a user's function; an error of ours that NumPy has put inside its own comes out as ours."""
+    try:
+        return fun(*args, **kwargs)
+    except ValueError as error:
+        ours = error.__cause__
+        if isinstance(error, FunctraceError) or not isinstance(ours, FunctraceError):
+            raise
+        raise ours.with_traceback(error.__traceback__) from None
+
+
 def snapshot(leaf: Any) -> Any:
     """The canonical leaf, out of reach of later changes to the user's array."""
-    value = canonicalize(leaf)
-    return value.copy() if type(value) is np.ndarray and value.flags.writeable else value
+    value = canonicalize(owned(leaf, False))
+    if isinstance(value, Tracer):
+        return value.snapshot()
+    return value.copy() if type(value) is np.ndarray and is_changeable(value) else value
+
+
+def owned(leaf: Any, copy: bool = True) -> Any:
+    """A leaf of a user's arguments or, with `copy`, results, in which an array may be one that the user keeps.
+
+    Raises:
+        LeakedTracerError: it is a tracer of a transformation that has ended.
+    """
+    if isinstance(leaf, Tracer):
+        if not leaf._trace.alive:
+            raise leaked(leaf)
+    elif copy and type(leaf) is np.ndarray:
+        return leaf.copy()
+    return leaf
 
 
 def export(values: Sequence[Any], shared: Sequence[Any] = ()) -> list[Any]:
     """Results as a user may keep and change them: arrays of their own, writeable, shared with nothing.
 
     Args:
-        values: results; tracers and scalars pass.
+        values: results; scalars pass, and tracers become others of the same value.
         shared: values that somebody else holds (residuals, inputs); an equal object among the results is copied.
     """
     seen = {id(v) for v in shared}
@@ -162,6 +197,8 @@ def export(values: Sequence[Any], shared: Sequence[Any] = ()) -> list[Any]:
                 if value.base is not None or not value.flags.writeable or id(value) in seen:
                     value = value.copy()
                 seen.add(id(value))
+        elif isinstance(value, Tracer):
+            value = value.snapshot()
         results.append(value)
     return results
 
@@ -202,7 +239,15 @@ def _match(leaf: Any, aval: ShapedArray, what: str, primal: str, error: type[Tan
     if isinstance(leaf, np.ndarray) and leaf.dtype == float0:
         value_aval = ShapedArray(leaf.shape, float0)
     else:
-        value = canonicalize(leaf)
+        try:
+            value = canonicalize(owned(leaf, False))
+        except InputError as mismatch:
+            raise error(
+                f"a {what} is no number or numeric array",
+                where=user_line(),
+                got=f"{type(leaf).__name__} for {primal} {aval}",
+                remedy=f"give each {primal} a {what} of its shape and dtype, in the same containers",
+            ) from mismatch
         if type(leaf) in _WEAK and is_inexact(aval.dtype) and np.can_cast(type(leaf), aval.dtype, "same_kind"):
             value = aval.dtype.type(leaf)
         value_aval = aval_of(value)

@@ -15,7 +15,7 @@ from functrace.errors import BatchAxisError, TreeError
 from functrace.interpreters.batching import batch
 from functrace.primitives.families import broadcast
 from functrace.primitives.shape import transpose
-from functrace.transforms._flatten import check_callable, export, snapshot
+from functrace.transforms._flatten import call, check_callable, export, owned, snapshot
 from functrace.util import user_line
 
 __all__ = ["moveaxis", "vmap"]
@@ -56,7 +56,7 @@ def vmap(
     @functools.wraps(fun)
     def batched_fun(*args: Any, **kwargs: Any) -> Any:
         leaves, in_tree = tree.flatten((args, kwargs))
-        leaves = [snapshot(leaf) if current_trace().captures else canonicalize(leaf) for leaf in leaves]
+        leaves = [snapshot(leaf) if current_trace().captures else canonicalize(owned(leaf, False)) for leaf in leaves]
         axes = _flat_axes((in_axes, 0), (args, kwargs), "in_axes")
         size = _batch_size(leaves, axes, axis_size)
         values = [
@@ -66,9 +66,9 @@ def vmap(
 
         def flat_fun(*values: Any) -> list[Any]:
             call_args, call_kwargs = tree.unflatten(in_tree, values)
-            out_leaves, structure = tree.flatten(fun(*call_args, **call_kwargs))
+            out_leaves, structure = tree.flatten(call(fun, call_args, call_kwargs))
             out_tree.append(structure)
-            return [canonicalize(leaf) for leaf in out_leaves]
+            return [canonicalize(owned(leaf)) for leaf in out_leaves]
 
         outs, batched = batch(flat_fun, size, values, [axis is not None for axis in axes])
         placed = _place_outputs(outs, batched, out_tree[0], out_axes, size)

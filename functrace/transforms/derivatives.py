@@ -9,13 +9,19 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.core.ir import Literal
+from functrace.core.ir import Eqn, Literal, Var, live_eqns, subjaxprs
 from functrace.core.trace import current_trace, reset_trace, set_trace
-from functrace.core.types import aval_of, is_inexact
-from functrace.errors import ArgumentError, InputError, NonDifferentiableInputError, NonScalarOutputError
+from functrace.core.types import ShapedArray, aval_of, is_inexact
+from functrace.errors import (
+    ArgumentError,
+    InputError,
+    MissingRuleError,
+    NonDifferentiableInputError,
+    NonScalarOutputError,
+)
 from functrace.interpreters import jvp as forward
 from functrace.interpreters import linearize as linearization
-from functrace.interpreters.staging import PartialEvalTrace
+from functrace.interpreters.staging import PartialEvalTrace, stage
 from functrace.interpreters.transpose import backward_pass
 from functrace.primitives import elementwise
 from functrace.transforms._flatten import (
@@ -26,7 +32,7 @@ from functrace.transforms._flatten import (
     export,
     instantiate,
 )
-from functrace.util import user_line
+from functrace.util import Source, user_line, user_source
 
 __all__ = ["grad", "hvp", "jvp", "linear_transpose", "linearize", "stop_gradient", "value_and_grad", "vjp"]
 
@@ -189,7 +195,8 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
         (np.float64(6.0),)
     """
     check_callable(fun, "linear_transpose")
-    flat = FlatFunction(fun, primals, {})
+    values = tree.map(lambda p: np.zeros(p.shape, p.dtype) if isinstance(p, ShapedArray) else p, primals)
+    flat = FlatFunction(fun, values, {})
     avals = [aval_of(leaf) for leaf in flat.leaves]
     for aval in avals:
         if not is_inexact(aval.dtype):
@@ -199,9 +206,9 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
                 got=str(aval),
                 remedy="close over integer arguments instead of passing them",
             )
-    trace = PartialEvalTrace(current_trace())
+    trace = _LinearTrace(current_trace())
     inputs = [trace.new_input(aval) for aval in avals]
-    invars = [tracer.var for tracer in inputs]
+    invars = [tracer.atom for tracer in inputs]
     token = set_trace(trace)
     try:
         outs = flat(*inputs)
@@ -218,8 +225,17 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
                 remedy="transpose only the linear part of the function",
             )
     outvars = [None if type(a) is Literal else a for a in atoms]
-    program = linearization.LinearProgram(invars, trace.recorder.eqns, outvars)  # type: ignore[arg-type]
+    eqns = live_eqns(trace.recorder.eqns, [a for a in atoms if type(a) is Var])
+    require_linear(eqns, invars)
+    program = linearization.LinearProgram(invars, eqns, outvars)  # type: ignore[arg-type]
     return _pullback(flat, program, [a.aval for a in atoms])
+
+
+class _LinearTrace(PartialEvalTrace):
+    """Partial evaluation that keeps the user's lines, for the message that an operation is not linear."""
+
+    def eqn_source(self) -> Source | None:
+        return user_source()
 
 
 def value_and_grad(
@@ -243,7 +259,7 @@ def value_and_grad(
 
     Raises:
         NonScalarOutputError: the output is not a real scalar (when called).
-        NonDifferentiableInputError: an input is an integer, or complex without `holomorphic` (when called).
+        NonDifferentiableInputError: an input is an integer, or real with `holomorphic` (when called).
 
     Example:
         >>> import numpy as np
@@ -288,11 +304,12 @@ def grad(
         allow_int: whether integer inputs are allowed; their gradient is zero of dtype float0.
 
     Returns:
-        A function of the same arguments that gives the gradient, shaped like the arguments, or `(gradient, aux)`.
+        A function of the same arguments that gives the gradient, shaped like the arguments, or `(gradient, aux)`. For
+        a complex input z = x + iy it is df/dx - i df/dy: the conjugate points uphill.
 
     Raises:
         NonScalarOutputError: the output is not a real scalar (when called).
-        NonDifferentiableInputError: an input is an integer, or complex without `holomorphic` (when called).
+        NonDifferentiableInputError: an input is an integer, or real with `holomorphic` (when called).
 
     Example:
         >>> import numpy as np
@@ -317,17 +334,12 @@ def _check_input(leaf: Any, holomorphic: bool, allow_int: bool) -> bool:
         NonDifferentiableInputError: it has none, or is not of the kind asked for.
     """
     kind = leaf.dtype.kind
-    if kind == "f" and not holomorphic:
-        return True
-    if kind == "c" and holomorphic:
+    if kind == "c" or (kind == "f" and not holomorphic):
         return True
     if kind in "iub" and allow_int:
         return False
     if holomorphic:
         what, remedy = "grad(holomorphic=True) needs complex inputs", "convert them with numpy.asarray(x, complex)"
-    elif kind == "c":
-        what = "grad needs real inputs"
-        remedy = "pass holomorphic=True for a holomorphic function, or take real and imaginary parts as two real inputs"
     else:
         what = "grad needs floating point inputs"
         remedy = "pass 2.0 instead of 2, convert with numpy.asarray(x, float), or allow_int=True for a float0 zero"

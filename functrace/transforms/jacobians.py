@@ -38,7 +38,9 @@ def _basis(avals: Sequence[ShapedArray]) -> list[np.ndarray]:
 
 def _check_kinds(avals: Sequence[ShapedArray], holomorphic: bool, transform: str, what: str) -> None:
     """Raise unless all inputs or outputs are of the kind that is differentiated."""
-    wrong = [aval for aval in avals if aval.dtype.kind != ("c" if holomorphic else "f")]
+    one_way = (transform, what) in (("jacfwd", "output"), ("jacrev", "input"))  # their basis is on the other side
+    kinds = "c" if holomorphic else "fc" if one_way else "f"
+    wrong = [aval for aval in avals if aval.dtype.kind not in kinds]
     if not wrong:
         return
     wanted = "complex" if holomorphic else "real floating point"

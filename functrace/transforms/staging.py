@@ -1,4 +1,4 @@
-"""make_jaxpr and eval_shape: a function as a program, or as the types of its results."""
+"""make_jaxpr, eval_jaxpr and eval_shape: a function as a program, run again or asked for the types of its results."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.core.ir import ClosedJaxpr
+from functrace.core import ir
+from functrace.core.ir import ClosedJaxpr, Jaxpr
 from functrace.core.types import ShapedArray, aval_of, canonicalize
+from functrace.errors import ArgumentError
 from functrace.interpreters.staging import stage
-from functrace.transforms._flatten import argument_positions, check_callable, check_hashable
+from functrace.transforms._flatten import argument_positions, call, check_callable, check_hashable, export, owned
+from functrace.util import user_line
 
-__all__ = ["ShapeDtypeStruct", "eval_shape", "make_jaxpr"]
+__all__ = ["ShapeDtypeStruct", "eval_jaxpr", "eval_shape", "make_jaxpr"]
 
 _WEAK = (float, int, complex)
 
@@ -74,6 +77,46 @@ def make_jaxpr(
     return make_jaxpr_fun
 
 
+def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
+    """Run a jaxpr, under whatever transformation is going on, so that it can be transformed again.
+
+    Args:
+        jaxpr: the program, `closed.jaxpr` of a `ClosedJaxpr`.
+        consts: one value per constvar, `closed.consts`.
+        args: one value per invar, of the invar's shape and dtype.
+
+    Returns:
+        The list of output values.
+
+    Raises:
+        ArgumentError: the arguments are not of the program's types.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> closed = functrace.make_jaxpr(lambda x: np.sin(x) * 2.0)(1.0)
+        >>> functrace.eval_jaxpr(closed.jaxpr, closed.consts, 0.0)
+        [np.float64(0.0)]
+    """
+    avals = jaxpr.in_avals
+    values = [_as_type(arg, aval) for arg, aval in zip(args, avals, strict=False)]
+    if len(args) != len(avals) or [aval_of(v) for v in values] != avals:
+        raise ArgumentError(
+            "the arguments are not of the types that the jaxpr was recorded for",
+            where=user_line(),
+            got=f"{', '.join(str(aval_of(v)) for v in values)} for {', '.join(map(str, avals))}",
+            remedy="convert the arguments, or record the function for these types with make_jaxpr",
+        )
+    return export(ir.eval_jaxpr(jaxpr, consts, *values), [*consts, *values])
+
+
+def _as_type(arg: Any, aval: ShapedArray) -> Any:
+    """The canonical argument; a Python number takes the dtype wanted if it fits its kind."""
+    if type(arg) in _WEAK and np.can_cast(type(arg), aval.dtype, "same_kind"):
+        return aval.dtype.type(arg)
+    return canonicalize(owned(arg, copy=False))
+
+
 def eval_shape(fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The types of `fun`'s results, found without computing them.
 
@@ -110,9 +153,9 @@ def _stage(
         call_dynamic, call_kwargs = tree.unflatten(in_tree, values)
         rest = iter(call_dynamic)
         call_args = [args[i] if i in static else next(rest) for i in range(len(args))]
-        out_leaves, structure = tree.flatten(fun(*call_args, **call_kwargs))
+        out_leaves, structure = tree.flatten(call(fun, call_args, call_kwargs))
         out_tree.append(structure)
-        return [canonicalize(leaf) for leaf in out_leaves]
+        return [canonicalize(owned(leaf)) for leaf in out_leaves]
 
     closed = stage(flat_fun, avals, [type(leaf) in _WEAK for leaf in leaves])
     shapes = [ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals]

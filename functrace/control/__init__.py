@@ -1,0 +1,1 @@
+"""Control flow and custom rules: primitives whose parameters are programs."""

@@ -1,0 +1,159 @@
+"""`cond`: one of several programs, chosen by an integer index.
+
+Operands are the index, then the branches' common operands. Every rule makes another cond; a batched index becomes a
+selection among all branches' results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from functrace.control._functions import broadcast_batch, broadcast_flags
+from functrace.core.evaluate import python_function
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
+from functrace.core.primitive import Primitive, is_linear
+from functrace.core.trace import EVAL, reset_trace, set_trace
+from functrace.core.types import ShapedArray, aval_of
+from functrace.interpreters.batching import batch_jaxpr
+from functrace.interpreters.jvp import jvp_jaxpr
+from functrace.interpreters.linearize import linearize_jaxpr
+from functrace.interpreters.transpose import transpose_jaxpr
+from functrace.primitives.elementwise import equal, select
+from functrace.primitives.shape import full
+
+__all__ = ["cond", "merge_constants"]
+
+
+def merge_constants(closed: list[ClosedJaxpr]) -> tuple[tuple[Jaxpr, ...], list[Any]]:
+    """Branches with their constants as common leading operands, and the values of these."""
+    hoisted = [hoist_constants(c) for c in closed]
+    avals = [[aval_of(c) for c in constants] for _, constants in hoisted]
+    branches = []
+    for i, (jaxpr, constants) in enumerate(hoisted):
+        before = [Var(a) for group in avals[:i] for a in group]
+        after = [Var(a) for group in avals[i + 1 :] for a in group]
+        own, rest = jaxpr.invars[: len(constants)], jaxpr.invars[len(constants) :]
+        branches.append(Jaxpr([], [*before, *own, *after, *rest], jaxpr.eqns, jaxpr.outvars))
+    return tuple(branches), [c for _, constants in hoisted for c in constants]
+
+
+def _bind(index: Any, closed: list[ClosedJaxpr], operands: list[Any]) -> list[Any]:
+    branches, constants = merge_constants(closed)
+    return cond.bind(index, *constants, *operands, branches=branches)
+
+
+def _impl(index: Any, *operands: Any, branches: tuple[Jaxpr, ...]) -> list[Any]:
+    token = set_trace(EVAL)
+    try:
+        return python_function(branches[int(index)])(*operands)
+    finally:
+        reset_trace(token)
+
+
+def _abstract_eval(index: ShapedArray, *avals: ShapedArray, branches: tuple[Jaxpr, ...]) -> list[ShapedArray]:
+    return branches[0].out_avals
+
+
+def _agree(run: Callable[[Jaxpr, list[bool]], Any], branches: tuple[Jaxpr, ...]) -> list[Any]:
+    """Run a program transformation on all branches so that they agree on which outputs are nonzero (or batched)."""
+    flags = [False] * len(branches[0].outvars)
+    for branch in branches:
+        flags = [a or b for a, b in zip(flags, run(branch, flags)[-1], strict=True)]
+    return [run(branch, flags) for branch in branches]
+
+
+def _jvp(primals: list[Any], tangents: list[Any], *, branches: tuple[Jaxpr, ...]) -> tuple[list[Any], list[Any]]:
+    nonzeros = [t is not None for t in tangents[1:]]
+    found = _agree(lambda branch, flags: jvp_jaxpr(ClosedJaxpr(branch), nonzeros, flags), branches)
+    outs = _bind(primals[0], [c for c, _ in found], [*primals[1:], *(t for t in tangents[1:] if t is not None)])
+    count = len(branches[0].outvars)
+    rest = iter(outs[count:])
+    return outs[:count], [next(rest) if nonzero else None for nonzero in found[0][1]]
+
+
+def _linearize(
+    record: Callable[..., Any], primals: list[Any], tangents: list[Var | None], *, branches: tuple[Jaxpr, ...]
+) -> tuple[list[Any], list[Var | None]]:
+    nonzeros = [t is not None for t in tangents[1:]]
+    found = _agree(lambda branch, flags: linearize_jaxpr(ClosedJaxpr(branch), nonzeros, flags), branches)
+    count = len(branches[0].outvars)
+    groups = [f.primal.out_avals[count:] for f in found]
+    primal = [ClosedJaxpr(_pad_outputs(f.primal.jaxpr, count, groups, i), f.primal.consts) for i, f in enumerate(found)]
+    outs = _bind(primals[0], primal, primals[1:])
+    linear = [ClosedJaxpr(_pad_inputs(f.linear.jaxpr, groups, i), f.linear.consts) for i, f in enumerate(found)]
+    merged, constants = merge_constants(linear)
+    atoms: list[Atom] = [Literal(v) for v in (primals[0], *constants, *outs[count:])]
+    params = {"branches": merged}
+    out_vars = iter(record(cond, [*atoms, *(t for t in tangents[1:] if t is not None)], merged[0].out_avals, params))
+    return outs[:count], [next(out_vars) if nonzero else None for nonzero in found[0].out_nonzeros]
+
+
+def _pad_outputs(jaxpr: Jaxpr, count: int, groups: list[list[ShapedArray]], own: int) -> Jaxpr:
+    """The branch with zeros for the residuals of the other branches."""
+    eqns, outvars = list(jaxpr.eqns), list(jaxpr.outvars[:count])
+    for i, avals in enumerate(groups):
+        if i == own:
+            outvars += jaxpr.outvars[count:]
+            continue
+        for aval in avals:
+            var = Var(aval)
+            eqns.append(Eqn(full, [], [var], {"shape": aval.shape, "value": 0, "dtype": aval.dtype}))
+            outvars.append(var)
+    return Jaxpr(jaxpr.constvars, jaxpr.invars, eqns, outvars)
+
+
+def _pad_inputs(jaxpr: Jaxpr, groups: list[list[ShapedArray]], own: int) -> Jaxpr:
+    """The linear branch with unused inputs for the residuals of the other branches."""
+    count = len(groups[own])
+    invars = [
+        var
+        for i, avals in enumerate(groups)
+        for var in (jaxpr.invars[:count] if i == own else [Var(a) for a in avals])
+    ]
+    return Jaxpr(jaxpr.constvars, [*invars, *jaxpr.invars[count:]], jaxpr.eqns, jaxpr.outvars)
+
+
+def _transpose(bars: list[Any], index: Any, *operands: Any, branches: tuple[Jaxpr, ...]) -> list[Any]:
+    linear = [is_linear(o) for o in operands]
+    transposed = [transpose_jaxpr(ClosedJaxpr(branch), linear) for branch in branches]
+    known = [o for o, flag in zip(operands, linear, strict=True) if not flag]
+    filled = [
+        full(shape=a.shape, value=0, dtype=a.dtype) if bar is None else bar
+        for a, bar in zip(branches[0].out_avals, bars, strict=True)
+    ]
+    found = iter(_bind(index, transposed, [*known, *filled]))
+    return [None, *(next(found) if flag else None for flag in linear)]
+
+
+def _batch(
+    size: int, values: list[Any], batched: list[bool], *, branches: tuple[Jaxpr, ...]
+) -> tuple[list[Any], list[bool]]:
+    index, *operands = values
+    found = _agree(lambda branch, flags: batch_jaxpr(ClosedJaxpr(branch), size, batched[1:], flags), branches)
+    closed = [c for c, _ in found]
+    if not batched[0]:
+        return _bind(index, closed, operands), found[0][1]
+    results = [eval_jaxpr(c.jaxpr, c.consts, *operands) for c in closed]
+    outs = []
+    for candidates, flags in zip(zip(*results, strict=True), zip(*(f for _, f in found), strict=True), strict=True):
+        candidates = [c if b else broadcast_batch(c, size) for c, b in zip(candidates, flags, strict=True)]
+        chosen = candidates[-1]
+        for i in range(len(branches) - 2, -1, -1):
+            mask = broadcast_flags(equal(index, aval_of(index).dtype.type(i)), aval_of(chosen).shape)
+            chosen = select(mask, candidates[i], chosen)
+        outs.append(chosen)
+    return outs, [True] * len(outs)
+
+
+cond = Primitive(
+    "cond",
+    _impl,
+    _abstract_eval,
+    jvp=_jvp,
+    linearize=_linearize,
+    transpose=_transpose,
+    batch=_batch,
+    family="control",
+    multiple=True,
+)

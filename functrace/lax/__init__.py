@@ -1,0 +1,11 @@
+"""Control flow with JAX's names and semantics: loops, choices and solves that stay what they are when traced."""
+
+from functrace.lax.branches import cond as cond
+from functrace.lax.branches import select as select
+from functrace.lax.branches import select_n as select_n
+from functrace.lax.branches import switch as switch
+from functrace.lax.loops import fori_loop as fori_loop
+from functrace.lax.loops import map as map
+from functrace.lax.loops import scan as scan
+from functrace.lax.loops import while_loop as while_loop
+from functrace.transforms import stop_gradient as stop_gradient

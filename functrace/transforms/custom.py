@@ -1,0 +1,433 @@
+"""custom_jvp, custom_vjp and checkpoint: functions that bring derivative rules, or a memory policy, of their own."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace import tree
+from functrace.control.calls import InContext, bind_call, checkpoint_call, custom_jvp_call, custom_vjp_call
+from functrace.core.trace import EVAL, current_trace
+from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact
+from functrace.errors import ArgumentError, CustomRuleError, TreeError
+from functrace.primitives.shape import zeros
+from functrace.transforms._flatten import argument_positions, check_callable, snapshot
+from functrace.util import user_line
+
+__all__ = ["CustomVJPPrimal", "SymbolicZero", "checkpoint", "custom_jvp", "custom_vjp"]
+
+
+_WEAK = (float, int, complex)
+
+
+class SymbolicZero:
+    """A tangent or cotangent known to be zero, given to rules defined with `symbolic_zeros=True`."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: ShapedArray) -> None:
+        self.aval = aval
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.aval.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.aval.dtype
+
+    def __repr__(self) -> str:
+        return f"SymbolicZero({self.aval})"
+
+
+class CustomVJPPrimal:
+    """An argument of a forward rule defined with `symbolic_zeros=True`: its value, and whether it is differentiated."""
+
+    __slots__ = ("perturbed", "value")
+
+    def __init__(self, value: Any, perturbed: bool) -> None:
+        self.value = value
+        self.perturbed = perturbed
+
+
+def _materialize(value: Any, aval: ShapedArray, symbolic: bool) -> Any:
+    """What a rule sees in place of None."""
+    if value is not None:
+        return value
+    if symbolic:
+        return SymbolicZero(aval)
+    return zeros(aval) if is_inexact(aval.dtype) else np.zeros(aval.shape, float0)
+
+
+def _dense(value: Any) -> Any:
+    return _materialize(None, value.aval, False) if isinstance(value, SymbolicZero) else value
+
+
+class _Call:
+    """One call of a custom function: its differentiable arguments flat, the others bound."""
+
+    def __init__(self, fun: Callable[..., Any], nondiff: Sequence[int], args: tuple[Any, ...]) -> None:
+        self.fun, self.args = fun, args
+        self.nondiff = argument_positions(nondiff, len(args), "nondiff_argnums") if nondiff else ()
+        self.positions = [i for i in range(len(args)) if i not in self.nondiff]
+        leaves, self.in_tree = tree.flatten(tuple(args[i] for i in self.positions))
+        self.leaves = [snapshot(leaf) if current_trace().captures else canonicalize(leaf) for leaf in leaves]
+        self.avals = [aval_of(leaf) for leaf in self.leaves]
+        self.out_tree: tree.TreeDef | None = None
+
+    @property
+    def static(self) -> list[Any]:
+        return [self.args[i] for i in self.nondiff]
+
+    def arguments(self, leaves: Sequence[Any]) -> list[Any]:
+        """All positional arguments, with these leaves in the differentiable ones."""
+        args = list(self.args)
+        for position, value in zip(self.positions, tree.unflatten(self.in_tree, leaves), strict=True):
+            args[position] = value
+        return args
+
+    def flatten_out(self, out: Any) -> list[Any]:
+        leaves, self.out_tree = tree.flatten(out)
+        return [canonicalize(leaf) for leaf in leaves]
+
+    def function(self, *leaves: Any) -> list[Any]:
+        return self.flatten_out(self.fun(*self.arguments(leaves)))
+
+    def result(self, outs: Sequence[Any]) -> Any:
+        return tree.unflatten(self.out_tree, outs)  # type: ignore[arg-type]
+
+
+def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fun)
+    except (ValueError, TypeError):  # some built-in functions have none
+        return None
+
+
+def _positional(
+    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, ...]:
+    """Keyword arguments and defaults as positional ones, so that rules number them."""
+    if signature is None:
+        if kwargs:
+            raise ArgumentError(
+                "a custom function without a signature takes positional arguments only",
+                where=user_line(),
+                got=", ".join(kwargs),
+                remedy="give all arguments by position",
+            )
+        return args
+    bound = signature.bind(*args, **kwargs)
+    bound.apply_defaults()
+    if bound.kwargs:
+        raise ArgumentError(
+            "keyword-only arguments of a custom function have no number for its rules",
+            where=user_line(),
+            got=", ".join(bound.kwargs),
+            remedy="make them positional, or bind them with functools.partial before defining the rules",
+        )
+    return bound.args
+
+
+def _numbers(argnums: int | Sequence[int]) -> tuple[int, ...]:
+    return (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+
+def _name(fun: Callable[..., Any]) -> str:
+    return getattr(fun, "__name__", repr(fun))
+
+
+def _check_pairs(what: str, name: str, values: Any, structure: tree.TreeDef, avals: Sequence[ShapedArray]) -> list[Any]:
+    """The flat tangents (or cotangents) a rule returned, None for zero.
+
+    Raises:
+        CustomRuleError: tree, shape or dtype differ; names both.
+    """
+    remedy = f"return one {what} of the shape and dtype of each {name}"
+    try:
+        leaves = structure.flatten_up_to(values)
+    except TreeError as mismatch:
+        raise CustomRuleError(
+            f"a custom rule returned {what}s of another structure than the {name}s",
+            where=user_line(),
+            got=str(mismatch),
+            remedy=remedy,
+        ) from None
+    checked = []
+    for leaf, aval in zip(leaves, avals, strict=True):
+        if leaf is None or isinstance(leaf, SymbolicZero) or not is_inexact(aval.dtype):
+            checked.append(None)
+            continue
+        value = canonicalize(leaf)
+        if aval_of(value) != aval:
+            if type(leaf) in _WEAK and aval.shape == () and np.can_cast(type(leaf), aval.dtype, "same_kind"):
+                value = aval.dtype.type(leaf)
+            else:
+                raise CustomRuleError(
+                    f"a custom rule returned a {what} of another type than its {name}",
+                    where=user_line(),
+                    got=f"{what} {aval_of(value)} for {name} {aval}",
+                    remedy=remedy,
+                )
+        checked.append(value)
+    return checked
+
+
+class custom_jvp:
+    """A function with a forward derivative rule of its own, from which reverse mode follows.
+
+    Args:
+        fun: function of arrays or pytrees of arrays.
+        nondiff_argnums: positional arguments that the rule gets as they are, before primals and tangents.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> @functrace.custom_jvp
+        ... def log1pexp(x):
+        ...     return np.log1p(np.exp(x))
+        >>> @log1pexp.defjvp
+        ... def log1pexp_jvp(primals, tangents):
+        ...     (x,), (x_dot,) = primals, tangents
+        ...     return log1pexp(x), (1 - 1 / (1 + np.exp(x))) * x_dot
+        >>> functrace.grad(log1pexp)(0.0)
+        np.float64(0.5)
+    """
+
+    def __init__(self, fun: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()) -> None:
+        check_callable(fun, "custom_jvp")
+        functools.update_wrapper(self, fun)
+        self.fun = fun
+        self.signature = _signature(fun)
+        self.nondiff_argnums = _numbers(nondiff_argnums)
+        self.jvp: Callable[..., Any] | None = None
+        self.symbolic_zeros = False
+
+    def defjvp(self, jvp: Callable[..., Any], symbolic_zeros: bool = False) -> Callable[..., Any]:
+        """Set the rule: `jvp(*nondiff, primals, tangents)` gives `(output, output tangent)`.
+
+        Args:
+            jvp: the rule; it must be linear in the tangents.
+            symbolic_zeros: whether zero tangents arrive as `SymbolicZero` instead of arrays of zeros.
+
+        Returns:
+            The rule, so that this is a decorator.
+        """
+        self.jvp, self.symbolic_zeros = jvp, symbolic_zeros
+        return jvp
+
+    def defjvps(self, *jvps: Callable[..., Any] | None) -> None:
+        """Set one rule per argument: `jvps[i](tangent, output, *args)` gives the output tangent; None for zero."""
+
+        if self.nondiff_argnums:
+            raise CustomRuleError(
+                "defjvps has no place for nondiff_argnums", where=user_line(), remedy="define one rule with defjvp"
+            )
+
+        def jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+            if len(jvps) != len(primals):
+                raise CustomRuleError(
+                    "defjvps needs one rule, or None, per argument",
+                    where=user_line(),
+                    got=f"{len(jvps)} rules for {len(primals)} arguments",
+                    remedy="give None for an argument without derivative",
+                )
+            out = self(*primals)
+            total = None
+            for rule, tangent in zip(jvps, tangents, strict=True):
+                if rule is None or all(isinstance(leaf, SymbolicZero) for leaf in tree.leaves(tangent)):
+                    continue
+                term = rule(tree.map(_dense, tangent), out, *primals)
+                total = term if total is None else tree.map(lambda a, b: a + b, total, term)
+            return out, tree.map(lambda leaf: SymbolicZero(aval_of(leaf)), out) if total is None else total
+
+        self.defjvp(jvp, symbolic_zeros=True)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        rule = self.jvp
+        if rule is None:
+            raise CustomRuleError(
+                f"no jvp rule is defined for the custom_jvp function {_name(self.fun)}",
+                where=user_line(),
+                remedy="define one with the decorator @f.defjvp before calling f",
+            )
+        args = _positional(self.signature, args, kwargs)
+        if current_trace() is EVAL:
+            return self.fun(*args)
+        call = _Call(self.fun, self.nondiff_argnums, args)
+        flat_rule = InContext(_flat_jvp(call, rule, self.symbolic_zeros))
+        params = {"function": InContext(call.function), "rule": flat_rule, "constants": 0}
+        return call.result(bind_call(custom_jvp_call, call.leaves, params))
+
+
+def _flat_jvp(call: _Call, rule: Callable[..., Any], symbolic: bool) -> Callable[..., list[Any]]:
+    """A user's jvp rule on flat lists."""
+
+    def flat(*values: Any) -> list[Any]:
+        count = len(call.avals)
+        # Under a batch the leaves differ in shape from the call's own.
+        primals, tangents = values[:count], values[count:]
+        filled = [_materialize(t, aval_of(p), symbolic) for p, t in zip(primals, tangents, strict=True)]
+        pair = rule(*call.static, tree.unflatten(call.in_tree, primals), tree.unflatten(call.in_tree, filled))
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise CustomRuleError(
+                "a jvp rule must return a pair (output, output tangent)",
+                where=user_line(),
+                got=type(pair).__name__,
+                remedy="return out, out_dot",
+            )
+        outs = call.flatten_out(pair[0])
+        structure: Any = call.out_tree
+        return [*outs, *_check_pairs("tangent", "output", pair[1], structure, [aval_of(o) for o in outs])]
+
+    return flat
+
+
+class custom_vjp:
+    """A function with a reverse derivative rule of its own.
+
+    Forward mode uses the rule given with `defjvp` if there is one, else the transpose of the backward rule, which must
+    then be linear in the cotangent.
+
+    Args:
+        fun: function of arrays or pytrees of arrays.
+        nondiff_argnums: positional arguments that are not differentiated; the backward rule gets them first.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> @functrace.custom_vjp
+        ... def clip_gradient(x, limit):
+        ...     return x
+        >>> clip_gradient.defvjp(lambda x, limit: (x, limit), lambda limit, bar: (np.clip(bar, -limit, limit), None))
+        >>> functrace.grad(lambda x: 10.0 * clip_gradient(x, 1.0))(0.0)
+        np.float64(1.0)
+    """
+
+    def __init__(self, fun: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()) -> None:
+        check_callable(fun, "custom_vjp")
+        functools.update_wrapper(self, fun)
+        self.fun = fun
+        self.signature = _signature(fun)
+        self.nondiff_argnums = _numbers(nondiff_argnums)
+        self.fwd: Callable[..., Any] | None = None
+        self.bwd: Callable[..., Any] | None = None
+        self.jvp: Callable[..., Any] | None = None
+        self.symbolic_zeros = False
+
+    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any], symbolic_zeros: bool = False) -> None:
+        """Set the rules.
+
+        Args:
+            fwd: `fwd(*args)` gives `(output, residuals)`.
+            bwd: `bwd(*nondiff, residuals, cotangent)` gives a tuple with one cotangent per differentiable argument;
+                None stands for zero.
+            symbolic_zeros: whether the arguments of `fwd` arrive as `CustomVJPPrimal`, and zero cotangents as
+                `SymbolicZero`.
+        """
+        self.fwd, self.bwd, self.symbolic_zeros = fwd, bwd, symbolic_zeros
+
+    def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
+        """Set a rule for forward mode, as that of `custom_jvp`."""
+        self.jvp = jvp
+        return jvp
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.fwd is None or self.bwd is None:
+            raise CustomRuleError(
+                f"no vjp rule is defined for the custom_vjp function {_name(self.fun)}",
+                where=user_line(),
+                remedy="define one with f.defvjp(fwd, bwd) before calling f",
+            )
+        args = _positional(self.signature, args, kwargs)
+        if current_trace() is EVAL:
+            return self.fun(*args)
+        call = _Call(self.fun, self.nondiff_argnums, args)
+        rules = _FlatVJP(call, self.fwd, self.bwd, self.symbolic_zeros)
+        params = {
+            "function": InContext(call.function),
+            "forward": InContext(rules.forward),
+            "backward": InContext(rules.backward),
+            "rule": None if self.jvp is None else InContext(_flat_jvp(call, self.jvp, False)),
+            "constants": 0,
+        }
+        return call.result(bind_call(custom_vjp_call, call.leaves, params))
+
+
+class _FlatVJP:
+    """A user's pair of rules on flat lists."""
+
+    def __init__(
+        self, call: _Call, fwd: Callable[..., Any], bwd: Callable[..., Any], symbolic: bool
+    ) -> None:
+        self.call, self.fwd, self.bwd, self.symbolic = call, fwd, bwd, symbolic
+        self.residual_tree: Any = None
+        self.out_avals: list[ShapedArray] = []
+
+    def forward(self, active: tuple[bool, ...], *leaves: Any) -> tuple[list[Any], list[Any]]:
+        values = [CustomVJPPrimal(v, a) for v, a in zip(leaves, active, strict=True)] if self.symbolic else leaves
+        pair = self.fwd(*self.call.arguments(values))
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise CustomRuleError(
+                "a forward rule must return a pair (output, residuals)",
+                where=user_line(),
+                got=type(pair).__name__,
+                remedy="return out, residuals",
+            )
+        outs = self.call.flatten_out(pair[0])
+        self.out_avals = [aval_of(out) for out in outs]
+        residuals, self.residual_tree = tree.flatten(pair[1])
+        return outs, [canonicalize(r) for r in residuals]
+
+    def backward(self, *values: Any) -> list[Any]:
+        count = self.residual_tree.num_leaves
+        residuals = tree.unflatten(self.residual_tree, values[:count])
+        bars = [_materialize(b, a, self.symbolic) for b, a in zip(values[count:], self.out_avals, strict=True)]
+        found = self.bwd(*self.call.static, residuals, self.call.result(bars))
+        arguments = self.call.in_tree.children()
+        if not isinstance(found, (tuple, list)) or len(found) != len(arguments):
+            raise CustomRuleError(
+                "a backward rule must return a tuple with one cotangent per differentiable argument",
+                where=user_line(),
+                got=f"{type(found).__name__} of length {len(found) if hasattr(found, '__len__') else 1} "
+                f"for {len(arguments)} arguments",
+                remedy="return a tuple, as in (x_bar,); None stands for a zero cotangent",
+            )
+        nothing = SymbolicZero(ShapedArray((), np.dtype(float)))
+        full = tuple(
+            tree.unflatten(a, [nothing] * a.num_leaves) if bar is None else bar
+            for a, bar in zip(arguments, found, strict=True)
+        )
+        return _check_pairs("cotangent", "argument", full, self.call.in_tree, self.call.avals)
+
+
+def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, of which reverse mode keeps only the arguments: it is evaluated again when its pullback runs.
+
+    Args:
+        fun: function of arrays or pytrees of arrays.
+
+    Returns:
+        A function with the same values and derivatives, that needs less memory and more time in reverse mode.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> functrace.grad(functrace.checkpoint(lambda x: np.sin(np.sin(x))))(0.0)
+        np.float64(1.0)
+    """
+    check_callable(fun, "checkpoint")
+
+    @functools.wraps(fun)
+    def checkpointed(*args: Any, **kwargs: Any) -> Any:
+        if current_trace() is EVAL:
+            return fun(*args, **kwargs)
+        call = _Call(lambda args, kwargs: fun(*args, **kwargs), (), (args, kwargs))
+        params = {"function": InContext(call.function), "constants": 0}
+        return call.result(bind_call(checkpoint_call, call.leaves, params))
+
+    return checkpointed

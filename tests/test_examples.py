@@ -1,0 +1,69 @@
+"""Each script of `examples/` runs as a user would run it, and prints the right numbers."""
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from functrace.demo import problems
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+PRINTED = {
+    "textbook.py": [
+        r"= sin b +# .*textbook\.py:\d+ in f",
+        r"value +11\.652",
+        r"forward mode, along x1 +5\.500",
+        r"reverse mode, gradient +\(5\.500, 1\.716\)",
+        r"Hessian +\[\[-0\.250, 1\.000\], \[1\.000, -0\.959\]\]",
+        r"df/dx1 at x1 = 1, 2, 4 +\[6\. +5\.5 +5\.25\]",
+    ],
+    "wine_network.py": [
+        r"gradient in W1 by forward mode: +\S+ ms",
+        r"gradient in W1 by reverse mode: +\S+ ms",
+        r"step 300 +loss 0\.0\d+ +right (100\.0|9\d\.\d)%",
+    ],
+    "hs71.py": [
+        r"rev-rev: largest difference \S+e-1\d|rev-rev: largest difference 0\.0e\+00",
+        r"solution +\[1\. +4\.743 +3\.821 +1\.379\]",
+        r"objective +17\.0140",
+        r"product +25\.0000",
+        r"\|x\|\^2 +40\.0000",
+    ],
+}
+
+
+def test_every_example_is_tested():
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(PRINTED)
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_example_runs(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    for pattern in PRINTED[name]:
+        assert re.search(pattern, done.stdout), f"{pattern} is not in\n{done.stdout}"
+
+
+def test_examples_state_the_problems_of_the_demonstration(rng):
+    """The scripts stand alone, so they repeat three definitions; here those are held together."""
+    textbook, wine, hs71 = [
+        runpy.run_path(str(EXAMPLES / name)) for name in ("textbook.py", "wine_network.py", "hs71.py")
+    ]
+    x = rng.uniform(1.0, 5.0, 4)
+    assert textbook["f"](x[0], x[1]) == problems.textbook(x[0], x[1])
+    assert hs71["objective"](x) == problems.hs71_objective(x)
+    np.testing.assert_array_equal(hs71["constraints"](x), problems.hs71_constraints(x))
+    W1, W2, X, y = problems.network(16)
+    loaded_X, loaded_y = wine["load"]()
+    np.testing.assert_array_equal(loaded_X, X)
+    np.testing.assert_allclose(
+        wine["loss"]({"W1": W1, "W2": W2[0]}, loaded_X, loaded_y), problems.network_loss(W1, W2, X, y), rtol=1e-12
+    )
