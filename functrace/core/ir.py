@@ -235,7 +235,13 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     env: dict[Var, Any] = {}
     env.update(zip(jaxpr.constvars, consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
-    for eqn, dying in zip(jaxpr.eqns, jaxpr.last_uses, strict=True):
+    run_eqns(zip(jaxpr.eqns, jaxpr.last_uses, strict=True), env)
+    return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
+
+
+def run_eqns(schedule: Iterable[tuple[Eqn, list[Var]]], env: dict[Var, Any]) -> None:
+    """Bind equations in order, values kept in `env`; each comes with the variables to free after it."""
+    for eqn, dying in schedule:
         inputs = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
         outs = eqn.primitive.bind(*inputs, **eqn.params)
         if eqn.primitive.multiple:
@@ -244,7 +250,6 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
             env[eqn.outvars[0]] = outs
         for var in dying:
             env.pop(var, None)
-    return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
 
 
 def last_uses(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[list[Var]]:

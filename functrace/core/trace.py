@@ -7,6 +7,7 @@ evaluating trace calls NumPy. There are no levels: a tracer belongs to the trace
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +20,7 @@ from functrace.util import scipy_function, user_line, user_source
 if TYPE_CHECKING:
     from functrace.core.primitive import Primitive
 
-__all__ = ["EVAL", "Trace", "Tracer", "current_trace", "reset_trace", "set_trace"]
+__all__ = ["EVAL", "DualTracer", "Trace", "Tracer", "current_trace", "reset_trace", "run_under", "set_trace"]
 
 
 class Trace:
@@ -68,6 +69,16 @@ _current: ContextVar[Trace] = ContextVar("functrace_trace", default=EVAL)
 current_trace = _current.get
 set_trace = _current.set
 reset_trace = _current.reset
+
+
+def run_under(trace: Trace, function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
+    """Call a function with a new trace as the current one; the trace is dead afterwards."""
+    token = set_trace(trace)
+    try:
+        return function(*inputs)
+    finally:
+        reset_trace(token)
+        trace.alive = False
 
 
 class Tracer:
@@ -177,6 +188,37 @@ class Tracer:
 
     def __repr__(self) -> str:
         return f"Traced<{self.describe()}>"
+
+
+class DualTracer(Tracer):
+    """A primal together with what stands for its tangent; None is the zero tangent."""
+
+    def __init__(self, trace: Trace, primal: Any, tangent: Any) -> None:
+        self._trace = trace
+        self.primal = primal
+        self.tangent = tangent
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.primal.shape
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        return self.primal.dtype
+
+    def concrete(self) -> Any:
+        return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
+
+    def constant(self) -> Any:
+        if self.tangent is not None:
+            return None
+        return self.primal.constant() if isinstance(self.primal, Tracer) else self.primal
+
+    def peek(self) -> Any:
+        return self.primal.peek() if isinstance(self.primal, Tracer) else self.primal
+
+    def become(self, other: DualTracer) -> None:  # type: ignore[override]
+        self.primal, self.tangent = other.primal, other.tangent
 
 
 def leaked(tracer: Tracer) -> LeakedTracerError:

@@ -9,7 +9,7 @@ import numpy as np
 
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr
 from functrace.core.primitive import Primitive
-from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
+from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, run_under, set_trace
 from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.staging import stage
 from functrace.primitives.families import broadcast
@@ -99,12 +99,7 @@ def batch(
     """Outputs of a function of flat values over a batch, and which of them are batched."""
     trace = BatchTrace(current_trace(), size)
     inputs = [BatchTracer(trace, v, True) if b else v for v, b in zip(values, batched, strict=True)]
-    token = set_trace(trace)
-    try:
-        outs = flat_fun(*inputs)
-    finally:
-        reset_trace(token)
-        trace.alive = False
+    outs = run_under(trace, flat_fun, inputs)
     pairs = [(o.value, o.batched) if isinstance(o, BatchTracer) and o._trace is trace else (o, False) for o in outs]
     return [v for v, _ in pairs], [b for _, b in pairs]
 

@@ -9,46 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr
 from functrace.core.primitive import Primitive
-from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
+from functrace.core.trace import DualTracer, Trace, current_trace, reset_trace, run_under, set_trace
 from functrace.interpreters.staging import stage
 from functrace.primitives.shape import zeros
 
 __all__ = ["JVPTrace", "JVPTracer", "jvp", "jvp_jaxpr"]
 
 
-class JVPTracer(Tracer):
+class JVPTracer(DualTracer):
     """A primal and its tangent; None is the zero tangent."""
-
-    def __init__(self, trace: Trace, primal: Any, tangent: Any) -> None:
-        self._trace = trace
-        self.primal = primal
-        self.tangent = tangent
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.primal.shape
-
-    @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self.primal.dtype
-
-    def concrete(self) -> Any:
-        return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
-
-    def constant(self) -> Any:
-        if self.tangent is not None:
-            return None
-        return self.primal.constant() if isinstance(self.primal, Tracer) else self.primal
-
-    def peek(self) -> Any:
-        return self.primal.peek() if isinstance(self.primal, Tracer) else self.primal
-
-    def become(self, other: JVPTracer) -> None:  # type: ignore[override]
-        self.primal, self.tangent = other.primal, other.tangent
 
 
 class JVPTrace(Trace):
@@ -102,12 +73,7 @@ def jvp(
     inputs = [JVPTracer(trace, p, t) for p, t in zip(primals, tangents, strict=True)]
     for tracer, is_weak in zip(inputs, weak, strict=False):
         tracer.weak = is_weak
-    token = set_trace(trace)
-    try:
-        outs = flat_fun(*inputs)
-    finally:
-        reset_trace(token)
-        trace.alive = False
+    outs = run_under(trace, flat_fun, inputs)
     pairs = [(o.primal, o.tangent) if isinstance(o, JVPTracer) and o._trace is trace else (o, None) for o in outs]
     return [p for p, _ in pairs], [t for _, t in pairs]
 

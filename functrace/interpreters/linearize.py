@@ -28,9 +28,10 @@ from functrace.core.ir import (
     is_scalar,
     last_uses,
     live_eqns,
+    run_eqns,
 )
 from functrace.core.primitive import Primitive
-from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
+from functrace.core.trace import DualTracer, Trace, Tracer, current_trace, reset_trace, run_under, set_trace
 from functrace.core.types import aval_of
 from functrace.errors import MissingRuleError
 from functrace.interpreters.staging import PartialEvalTrace, StagedTracer, stage
@@ -39,35 +40,8 @@ from functrace.primitives.shape import full
 __all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "LinearizedJaxpr", "linearize", "linearize_jaxpr"]
 
 
-class LinearizeTracer(Tracer):
+class LinearizeTracer(DualTracer):
     """A primal and the variable of its tangent in the linear program; None is the zero tangent."""
-
-    def __init__(self, trace: LinearizeTrace, primal: Any, tangent: Var | None) -> None:
-        self._trace = trace
-        self.primal = primal
-        self.tangent = tangent
-
-    @property
-    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.primal.shape
-
-    @property
-    def dtype(self) -> np.dtype:  # type: ignore[override]
-        return self.primal.dtype
-
-    def concrete(self) -> Any:
-        return self.primal.concrete() if isinstance(self.primal, Tracer) else self.primal
-
-    def constant(self) -> Any:
-        if self.tangent is not None:
-            return None
-        return self.primal.constant() if isinstance(self.primal, Tracer) else self.primal
-
-    def peek(self) -> Any:
-        return self.primal.peek() if isinstance(self.primal, Tracer) else self.primal
-
-    def become(self, other: LinearizeTracer) -> None:  # type: ignore[override]
-        self.primal, self.tangent = other.primal, other.tangent
 
 
 class LinearizeTrace(Trace):
@@ -181,15 +155,7 @@ class LinearProgram:
             live = live_eqns(self.eqns, self.outvars)
             self._schedule = list(zip(live, last_uses(live, self.outvars), strict=True))
         env: dict[Var, Any] = dict(zip(self.invars, tangents, strict=True))
-        for eqn, dying in self._schedule:
-            inputs = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
-            outs = eqn.primitive.bind(*inputs, **eqn.params)
-            if eqn.primitive.multiple:
-                env.update(zip(eqn.outvars, outs, strict=True))
-            else:
-                env[eqn.outvars[0]] = outs
-            for var in dying:
-                env.pop(var, None)
+        run_eqns(self._schedule, env)
         return [None if v is None else env[v] for v in self.outvars]
 
 
@@ -218,12 +184,9 @@ def linearize(
             inputs.append(LinearizeTracer(trace, primal, None))
         if weak and weak[i]:
             inputs[-1].weak = True
-    token = set_trace(trace)
     try:
-        outs = flat_fun(*inputs)
+        outs = run_under(trace, flat_fun, inputs)
     finally:
-        reset_trace(token)
-        trace.alive = False
         if trace.tangent_trace is not None:
             trace.tangent_trace.alive = False
     values, outvars = [], []
