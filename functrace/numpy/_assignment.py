@@ -286,6 +286,9 @@ def _check_origin(node: Tracer, links: Links) -> None:
 # indexing and assignment by Python's syntax
 
 
+_BOUNDS = (int, type(None))
+
+
 def get_item(self: Tracer, key: Any) -> Any:
     """`x[key]`, as NumPy indexes."""
     shape = self.shape
@@ -295,6 +298,12 @@ def get_item(self: Tracer, key: Any) -> Any:
             out = index.bind(self, at=(key + shape[0] if key < 0 else key,))
             if len(shape) > 1:
                 _link(self, out, Links(self, key))
+            return out
+    elif kind is slice and key.step is None and shape and type(key.start) in _BOUNDS and type(key.stop) in _BOUNDS:
+        start, stop, _ = key.indices(shape[0])
+        if start < stop and stop - start < shape[0]:
+            out = index.bind(self, at=((start, stop, 1),))
+            _link(self, out, Links(self, key))
             return out
     elif kind is tuple and len(key) == len(shape):
         at = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from functrace.core.primitive import Primitive
+from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, ShapeError
 from functrace.numpy._axes import normalize_axis, reduction_axes
 from functrace.numpy._dispatch import write_out
@@ -47,6 +48,9 @@ def _total(
     keepdims: Any, initial: Any, where: Any,
 ) -> Any:  # fmt: skip
     """A sum or a product, with an initial value and a mask."""
+    if axis is dtype is out is None and keepdims is initial is where is NO_VALUE and isinstance(a, Tracer):
+        if a.dtype.kind in "fc" and a.shape:
+            return primitive.bind(a, axes=tuple(range(len(a.shape))))
     x, call = start_reduction(function, a, axis, keepdims, where, out)
     operand = x
     x = cast(x, accumulator(x.dtype) if dtype is None else checked_dtype(dtype))
