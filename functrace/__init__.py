@@ -1,14 +1,20 @@
 """functrace turns NumPy functions into their derivatives, in JAX's names and habits."""
 
+from functrace import debug as debug
 from functrace import errors as errors
+from functrace import extend as extend
 from functrace import lax as lax
 from functrace import nn as nn
 from functrace import numpy as numpy
 from functrace import random as random
 from functrace import scipy as scipy
+from functrace import testing as testing
 from functrace import tree as tree
+from functrace.callbacks import numba_call as numba_call
+from functrace.callbacks import pure_callback as pure_callback
 from functrace.core.ir import ClosedJaxpr as ClosedJaxpr
 from functrace.core.ir import Jaxpr as Jaxpr
+from functrace.core.primitive import Primitive as Primitive
 from functrace.core.types import float0 as float0
 from functrace.transforms import ShapeDtypeStruct as ShapeDtypeStruct
 from functrace.transforms import eval_jaxpr as eval_jaxpr

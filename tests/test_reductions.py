@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import functrace as ft
+import functrace.numpy as fnp
 from functrace import grad, hessian, jacfwd, jacrev, jvp, vmap
 from functrace.errors import ArgumentError, DTypeError, ShapeError, UnsupportedFunctionError
 from functrace.primitives import reduction as r
@@ -513,3 +514,14 @@ ERRORS = [
 def test_errors_say_what_to_do(f, error, remedy):
     with pytest.raises(error, match=remedy):
         forward(f, X)
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1])
+def test_cummax_and_cummin_are_numpys_accumulations(axis):
+    x = np.array([[1.0, 3.0, 2.0], [4.0, 0.0, 5.0]])
+    for ours, ufunc in ((fnp.cummax, np.maximum), (fnp.cummin, np.minimum)):
+        expected = ufunc.accumulate(x.ravel() if axis is None else x, 0 if axis is None else axis)
+        np.testing.assert_array_equal(ours(x, axis), expected)
+        value, tangent = jvp(lambda x, ours=ours: ours(x, axis), (x,), (np.ones_like(x),))
+        np.testing.assert_array_equal(value, expected)
+        np.testing.assert_array_equal(tangent, np.ones_like(expected))

@@ -26,7 +26,7 @@ from functrace.primitives.shape import concatenate, full
 from functrace.util import user_line
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cumprod", "cumsum", "cumulative_prod",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod",
     "cumulative_sum", "max", "min", "nanargmax", "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmin", "nanprod",
     "nansum", "prod", "ptp", "sum",
 ]  # fmt: skip
@@ -48,9 +48,9 @@ def _total(
     keepdims: Any, initial: Any, where: Any,
 ) -> Any:  # fmt: skip
     """A sum or a product, with an initial value and a mask."""
-    if axis is dtype is out is None and keepdims is initial is where is NO_VALUE and isinstance(a, Tracer):
-        if a.dtype.kind in "fc" and a.shape:
-            return primitive.bind(a, axes=tuple(range(len(a.shape))))
+    plain = axis is dtype is out is None and keepdims is initial is where is NO_VALUE
+    if plain and isinstance(a, Tracer) and a.dtype.kind in "fc" and a.shape:
+        return primitive.bind(a, axes=tuple(range(len(a.shape))))
     x, call = start_reduction(function, a, axis, keepdims, where, out)
     operand = x
     x = cast(x, accumulator(x.dtype) if dtype is None else checked_dtype(dtype))
@@ -285,6 +285,31 @@ def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """The products of all leading elements along an axis; the derivative is exact where elements are zero."""
     return _cumulate("cumprod", r.cumprod, a, axis, dtype, out)
+
+
+def cummax(a: Any, axis: Any = None) -> Any:
+    """The largest of all leading elements along an axis (NumPy's `maximum.accumulate`); ties split evenly.
+
+    >>> cummax(np.array([1.0, 3.0, 2.0]))
+    array([1., 3., 3.])
+    """
+    return _extremes("cummax", r.cummax, a, axis)
+
+
+def cummin(a: Any, axis: Any = None) -> Any:
+    """The smallest of all leading elements along an axis (NumPy's `minimum.accumulate`); ties split evenly.
+
+    >>> cummin(np.array([2.0, 3.0, 1.0]))
+    array([2., 2., 1.])
+    """
+    return _extremes("cummin", r.cummin, a, axis)
+
+
+def _extremes(function: str, primitive: Primitive, a: Any, axis: Any) -> Any:
+    x = as_array(a)
+    if axis is None:
+        x, axis = flat(x), 0
+    return primitive(x, axis=normalize_axis(axis, len(x.shape)), reverse=False)
 
 
 @structural(np.nancumsum)
