@@ -29,6 +29,7 @@ from functrace.transforms import jacfwd as jacfwd
 from functrace.transforms import jacobian as jacobian
 from functrace.transforms import jacrev as jacrev
 from functrace.transforms import jet as jet
+from functrace.transforms import jit as jit
 from functrace.transforms import jvp as jvp
 from functrace.transforms import linear_transpose as linear_transpose
 from functrace.transforms import linearize as linearize
@@ -36,6 +37,7 @@ from functrace.transforms import make_jaxpr as make_jaxpr
 from functrace.transforms import nth_derivative as nth_derivative
 from functrace.transforms import stop_gradient as stop_gradient
 from functrace.transforms import value_and_grad as value_and_grad
+from functrace.transforms import vhv as vhv
 from functrace.transforms import vjp as vjp
 from functrace.transforms import vmap as vmap
 

@@ -11,6 +11,7 @@ __all__ = [
     "ArgumentError",
     "AssignmentError",
     "BatchAxisError",
+    "CallbackError",
     "CarryError",
     "ConversionError",
     "CustomRuleError",
@@ -95,6 +96,10 @@ class LeakedTracerError(FunctraceError, TypeError):
 
 class AbstractValueError(FunctraceError, TypeError):
     """Python asked for the concrete number behind a value that has none (staged or batched)."""
+
+
+class CallbackError(FunctraceError, TypeError):
+    """A callback returns something else than promised, or meets a transformation that it says nothing about."""
 
 
 class CarryError(FunctraceError, TypeError):

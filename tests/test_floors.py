@@ -23,7 +23,7 @@ FLOORS = [
     ["backend"],
     ["control"],
     ["transforms"],
-    ["numpy", "scipy", "nn", "lax", "random"],
+    ["numpy", "scipy", "nn", "lax", "random", "callbacks", "debug", "extend", "flatten_util"],
     ["sparse"],
     ["optimize"],
     ["inspect"],

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from functrace import tree
 from functrace.core.ir import ClosedJaxpr, Jaxpr, hoist_constants
-from functrace.core.types import ShapedArray, aval_of, canonicalize
+from functrace.core.trace import Tracer, current_trace
+from functrace.core.types import ShapedArray, aval_of, canonicalize, is_changeable
 from functrace.errors import CarryError
 from functrace.interpreters.staging import stage
 from functrace.primitives.elementwise import select
@@ -44,9 +47,13 @@ class Body(NamedTuple):
 
 
 def flatten_values(values: Any) -> tuple[list[Any], tree.TreeDef, list[bool]]:
-    """Canonical leaves, structure, and which leaves were Python numbers."""
+    """Canonical leaves out of reach of later changes, structure, and which leaves are (traced) Python numbers."""
     leaves, structure = tree.flatten(values)
-    return [canonicalize(leaf) for leaf in leaves], structure, [type(leaf) in _WEAK for leaf in leaves]
+    weak = [type(leaf) in _WEAK or (isinstance(leaf, Tracer) and leaf.weak) for leaf in leaves]
+    flat = [canonicalize(leaf) for leaf in leaves]
+    if current_trace().captures:
+        flat = [x.copy() if type(x) is np.ndarray and is_changeable(x) else x for x in flat]
+    return flat, structure, weak
 
 
 def stage_body(

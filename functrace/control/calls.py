@@ -29,7 +29,9 @@ from functrace.interpreters.transpose import backward_pass, transpose_jaxpr
 from functrace.primitives.shape import zeros
 from functrace.util import user_line
 
-__all__ = ["InContext", "bind_call", "checkpoint_call", "custom_jvp_call", "custom_vjp_call", "linear_call"]
+__all__ = [
+    "InContext", "bind_call", "checkpoint_call", "custom_jvp_call", "custom_vjp_call", "linear_call", "over_batch",
+]  # fmt: skip
 
 Function = Callable[..., list[Any]]
 Forward = Callable[..., tuple[list[Any], list[Any]]]
@@ -77,7 +79,7 @@ def _fill(values: Sequence[Any], avals: Sequence[ShapedArray]) -> list[Any]:
 class InContext:
     """A function of flat values, and the trace that was current where it was called.
 
-    A rule may close over batched values of that trace; `_over_batch` finds their batch axis by it.
+    A rule may close over batched values of that trace; `over_batch` finds their batch axis by it.
     """
 
     __slots__ = ("context", "function")
@@ -106,7 +108,7 @@ class _AdoptingBatchTrace(BatchTrace):
         return super().process(primitive, tuple(map(self.adopt, args)), params)
 
 
-def _over_batch(function: Function, size: int) -> InContext:
+def over_batch(function: Function, size: int) -> InContext:
     """A function over a batch of all its arguments, with all outputs batched; None stays None."""
     context = function.context if isinstance(function, InContext) else None
     original = _original(context)
@@ -143,6 +145,10 @@ def _spread(size: int, values: list[Any], batched: list[bool]) -> list[Any]:
     return [v if b else broadcast_batch(v, size) for v, b in zip(values, batched, strict=True)]
 
 
+class _ClosureError(CustomRuleError, LeakedTracerError):
+    """A call closes over traced values; a call around it may still make them operands."""
+
+
 def bind_call(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> list[Any]:
     """Bind a call primitive; if its function closes over values of the current traces, these become operands.
 
@@ -157,24 +163,18 @@ def bind_call(primitive: Primitive, values: Sequence[Any], params: dict[str, Any
         try:
             args, staged = _stage_function(tuple(values), params)
         except AbstractValueError as error:
-            raise CustomRuleError(
+            raise _ClosureError(
                 f"{what} and branches on its arguments", where=user_line(), got=_first_line(error), remedy=remedy
             ) from error
         if staged["constants"] == 0:
-            if "outside the transformation" in str(leak) and not any(_traced(v) for v in values):
-                raise
-            raise CustomRuleError(what, where=user_line(), got=_third_line(leak), remedy=remedy) from leak
+            raise _ClosureError(what, where=user_line(), got=_third_line(leak), remedy=remedy) from leak
         try:
             return primitive.bind(*args, **staged)
         except LeakedTracerError as error:
-            raise CustomRuleError(what, where=user_line(), got=_third_line(error), remedy=remedy) from error
+            raise _ClosureError(what, where=user_line(), got=_third_line(error), remedy=remedy) from error
 
 
 _KIND = {"custom_jvp_call": "custom_jvp", "custom_vjp_call": "custom_vjp"}
-
-
-def _traced(value: Any) -> bool:
-    return isinstance(value, Tracer)
 
 
 def _first_line(error: Exception) -> str:
@@ -230,6 +230,8 @@ def _linear_transpose(
     outs: tuple[ShapedArray, ...],
 ) -> list[Any]:
     known, linear = split(operands, residuals)
+    if any(map(is_linear, known)):
+        raise MissingRuleError("linear_call is not linear in its residuals", where=user_line())
     found = transposed(*known, *bars)
     return [*(None for _ in known), *(b if is_linear(o) else None for o, b in zip(linear, found, strict=True))]
 
@@ -246,8 +248,8 @@ def _linear_batch(
 ) -> tuple[list[Any], list[bool]]:
     found = linear_call.bind(
         *_spread(size, values, batched),
-        apply=_over_batch(apply, size),
-        transposed=_over_batch(transposed, size),
+        apply=over_batch(apply, size),
+        transposed=over_batch(transposed, size),
         residuals=residuals,
         outs=tuple(ShapedArray((size, *a.shape), a.dtype) for a in outs),
     )
@@ -329,8 +331,8 @@ def _custom_jvp_batch(
 ) -> tuple[list[Any], list[bool]]:
     outs = custom_jvp_call.bind(
         *_spread(size, values, batched),
-        function=_over_batch(function, size),
-        rule=_over_batch(rule, size),
+        function=over_batch(function, size),
+        rule=over_batch(rule, size),
         constants=constants,
     )
     return outs, [True] * len(outs)
@@ -364,7 +366,7 @@ def _pull(
     _check_outputs(values, function, "custom_vjp")
     avals = [aval_of(v) for v in values]
     params = {
-        "apply": _implied_jvp(backward, len(residuals), avals),
+        "apply": InContext(_implied_jvp(backward, len(residuals), avals), getattr(backward, "context", None)),
         "transposed": backward,
         "residuals": len(residuals),
         "outs": tuple(avals),
@@ -477,10 +479,10 @@ def _custom_vjp_batch(
 ) -> tuple[list[Any], list[bool]]:
     found = custom_vjp_call.bind(
         *_spread(size, values, batched),
-        function=_over_batch(function, size),
+        function=over_batch(function, size),
         forward=_forward_over_batch(forward, size),
-        backward=_over_batch(backward, size),
-        rule=None if rule is None else _over_batch(rule, size),
+        backward=over_batch(backward, size),
+        rule=None if rule is None else over_batch(rule, size),
         constants=constants,
     )
     return found, [True] * len(found)
@@ -533,7 +535,7 @@ def _checkpoint_batch(
     size: int, values: list[Any], batched: list[bool], *, function: Function, constants: int
 ) -> tuple[list[Any], list[bool]]:
     outs = checkpoint_call.bind(
-        *_spread(size, values, batched), function=_over_batch(function, size), constants=constants
+        *_spread(size, values, batched), function=over_batch(function, size), constants=constants
     )
     return outs, [True] * len(outs)
 

@@ -6,17 +6,19 @@ selection among all branches' results.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from functrace.control._functions import broadcast_batch, broadcast_flags
+from functrace.control.unrolled import linearize_now
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Primitive, is_linear
-from functrace.core.trace import EVAL, reset_trace, set_trace
+from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
-from functrace.interpreters.batching import batch_jaxpr
-from functrace.interpreters.jvp import jvp_jaxpr
+from functrace.interpreters.batching import batch, batch_jaxpr
+from functrace.interpreters.jvp import jvp, jvp_jaxpr
 from functrace.interpreters.linearize import linearize_jaxpr
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.elementwise import equal, select
@@ -63,7 +65,16 @@ def _agree(run: Callable[[Jaxpr, list[bool]], Any], branches: tuple[Jaxpr, ...])
     return [run(branch, flags) for branch in branches]
 
 
+def _known_branch(index: Any, branches: tuple[Jaxpr, ...]) -> functools.partial[list[Any]] | None:
+    """The one branch that runs, where the index is a value and not a part of a program or batch."""
+    value = index.constant() if isinstance(index, Tracer) else index
+    return None if value is None else functools.partial(eval_jaxpr, branches[int(value)], ())
+
+
 def _jvp(primals: list[Any], tangents: list[Any], *, branches: tuple[Jaxpr, ...]) -> tuple[list[Any], list[Any]]:
+    branch = _known_branch(primals[0], branches)
+    if branch is not None:
+        return jvp(branch, primals[1:], tangents[1:])
     nonzeros = [t is not None for t in tangents[1:]]
     found = _agree(lambda branch, flags: jvp_jaxpr(ClosedJaxpr(branch), nonzeros, flags), branches)
     outs = _bind(primals[0], [c for c, _ in found], [*primals[1:], *(t for t in tangents[1:] if t is not None)])
@@ -75,6 +86,9 @@ def _jvp(primals: list[Any], tangents: list[Any], *, branches: tuple[Jaxpr, ...]
 def _linearize(
     record: Callable[..., Any], primals: list[Any], tangents: list[Var | None], *, branches: tuple[Jaxpr, ...]
 ) -> tuple[list[Any], list[Var | None]]:
+    branch = _known_branch(primals[0], branches)
+    if branch is not None:
+        return linearize_now(record, branch, primals[1:], tangents[1:])
     nonzeros = [t is not None for t in tangents[1:]]
     found = _agree(lambda branch, flags: linearize_jaxpr(ClosedJaxpr(branch), nonzeros, flags), branches)
     count = len(branches[0].outvars)
@@ -116,6 +130,9 @@ def _pad_inputs(jaxpr: Jaxpr, groups: list[list[ShapedArray]], own: int) -> Jaxp
 
 def _transpose(bars: list[Any], index: Any, *operands: Any, branches: tuple[Jaxpr, ...]) -> list[Any]:
     linear = [is_linear(o) for o in operands]
+    branch = _known_branch(index, branches)
+    if branch is not None:
+        index, branches = 0, (branch.args[0],)
     transposed = [transpose_jaxpr(ClosedJaxpr(branch), linear) for branch in branches]
     known = [o for o, flag in zip(operands, linear, strict=True) if not flag]
     filled = [
@@ -130,6 +147,9 @@ def _batch(
     size: int, values: list[Any], batched: list[bool], *, branches: tuple[Jaxpr, ...]
 ) -> tuple[list[Any], list[bool]]:
     index, *operands = values
+    branch = None if batched[0] else _known_branch(index, branches)
+    if branch is not None:
+        return batch(branch, size, operands, batched[1:])
     found = _agree(lambda branch, flags: batch_jaxpr(ClosedJaxpr(branch), size, batched[1:], flags), branches)
     closed = [c for c, _ in found]
     if not batched[0]:

@@ -11,7 +11,7 @@ from functrace.core.types import ShapedArray, is_inexact
 from functrace.errors import MissingRuleError
 from functrace.interpreters.staging import stage
 
-__all__ = ["depends", "require_linear"]
+__all__ = ["carried_flags", "require_linear"]
 
 
 def depends(jaxpr: Jaxpr, flags: Sequence[bool]) -> list[bool]:
@@ -70,6 +70,8 @@ def require_linear(eqns: Sequence[Eqn], linear: Sequence[Var]) -> None:
 def _require(eqn: Eqn, flags: list[bool]) -> None:
     params, name = eqn.params, eqn.primitive.name
     if name == "scan":
+        if params["length"] == 0:
+            return
         jaxpr = params["jaxpr"]
         inner = carried_flags(jaxpr, flags, params["consts"], params["carry"])
         require_linear(jaxpr.eqns, [v for v, flag in zip(jaxpr.invars, inner, strict=True) if flag])

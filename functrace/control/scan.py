@@ -7,6 +7,7 @@ stacks the residuals that change from step to step and keeps the others as const
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,10 @@ from functrace.control._functions import (
     split,
     swap_leading,
 )
+from functrace.control.linearity import carried_flags
+from functrace.control.unrolled import linearize_now, needs_values, unrolled_scan
 from functrace.core.evaluate import python_function
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
@@ -104,6 +107,9 @@ def _linearize(
     consts: int,
     carry: int,
 ) -> tuple[list[Any], list[Var | None]]:
+    if needs_values(jaxpr):
+        loop = functools.partial(unrolled_scan, jaxpr=jaxpr, length=length, reverse=reverse, consts=consts, carry=carry)
+        return linearize_now(record, loop, primals, tangents)
     nonzeros = [t is not None for t in tangents]
     outputs = len(jaxpr.outvars)
 
@@ -114,9 +120,12 @@ def _linearize(
     constants, state, inputs = split(primals, consts, carry)
     fixed = _invariants(split_body.primal, constants, outputs)
     varying = [i for i in range(split_body.residuals) if i not in fixed]
-    body = reorder(split_body.primal, range(len(primals)), [*range(outputs), *(outputs + i for i in varying)])
+    places = _stack_places(split_body.primal, varying, consts + carry, carry, outputs)
+    computed = [i for i in varying if i not in places]
+    body = reorder(split_body.primal, range(len(primals)), [*range(outputs), *(outputs + i for i in computed)])
     outs = _bind(body, constants, state, inputs, length=length, reverse=reverse)
-    stacked = outs[outputs:]
+    known_stacks, rest = [*primals, *outs], iter(outs[outputs:])
+    stacked = [known_stacks[places[i]] if i in places else next(rest) for i in varying]
 
     flags = split(nonzeros, consts, carry)
     first = split_body.residuals
@@ -147,6 +156,16 @@ def _linearize(
     return outs[:outputs], [next(found) if nonzero else None for nonzero in split_body.out_nonzeros]
 
 
+def _stack_places(primal: ClosedJaxpr, residuals: list[int], first: int, carry: int, outputs: int) -> dict[int, int]:
+    """Residuals that are slices of an input or an output of the scan: where among both the stack of them is found."""
+    jaxpr = primal.jaxpr
+    inputs = {v: i for i, v in enumerate(jaxpr.invars) if i >= first}
+    ys = {v: len(jaxpr.invars) + i for i, v in enumerate(jaxpr.outvars[:outputs]) if i >= carry and type(v) is Var}
+    stacks = {**ys, **inputs}
+    atoms = {i: jaxpr.outvars[outputs + i] for i in residuals}
+    return {i: stacks[a] for i, a in atoms.items() if type(a) is Var and a in stacks}
+
+
 def _invariants(primal: ClosedJaxpr, constants: list[Any], outputs: int) -> dict[int, Any]:
     """Residuals that are the same at every step, with their values: those that depend on constants alone."""
     jaxpr = primal.jaxpr
@@ -167,6 +186,13 @@ def _invariants(primal: ClosedJaxpr, constants: list[Any], outputs: int) -> dict
 def _transpose(
     bars: list[Any], *operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int
 ) -> list[Any]:
+    if length == 0:
+        passed = [None] * consts + list(bars[:carry]) + [None] * (len(operands) - consts - carry)
+        return [bar if is_linear(o) else None for o, bar in zip(operands, passed, strict=True)]
+    flags = carried_flags(jaxpr, [is_linear(o) for o in operands], consts, carry)
+    if not all(flags[consts : consts + carry]):
+        params = {"jaxpr": jaxpr, "length": length, "reverse": reverse, "consts": consts, "carry": carry}
+        return _transpose_known_carry(bars, operands, flags, **params)
     constants, _, inputs = split(operands, consts, carry)
     linear_consts, linear_inputs = [is_linear(c) for c in constants], [is_linear(x) for x in inputs]
     linear = [*linear_consts, *(True,) * carry, *linear_inputs]
@@ -197,6 +223,45 @@ def _transpose(
         *(bar if is_linear(o) else None for o, bar in zip(operands[consts : consts + carry], state_bars, strict=True)),
         *(next(input_bars) if flag else None for flag in linear_inputs),
     ]
+
+
+def _transpose_known_carry(
+    bars: list[Any],
+    operands: tuple[Any, ...],
+    flags: list[bool],
+    *,
+    jaxpr: Jaxpr,
+    length: int,
+    reverse: bool,
+    consts: int,
+    carry: int,
+) -> list[Any]:
+    """The transpose where part of the carry does not depend on linear operands: run that part, and loop over it."""
+    indices = range(len(operands))
+    const_at, carry_at, input_at = split(indices, consts, carry)
+    known_at = [[i for i in part if not flags[i]] for part in (const_at, carry_at, input_at)]
+    known_outs = [jaxpr.outvars[i - consts] for i in known_at[1]]
+    invars = [jaxpr.invars[i] for part in known_at for i in part]
+    entering = [jaxpr.invars[i] for i in known_at[1]]
+    body = Jaxpr([], invars, live_eqns(jaxpr.eqns, known_outs), [*known_outs, *entering])
+    parts = [[operands[i] for i in part] for part in known_at]
+    stacks = _bind(ClosedJaxpr(body), *parts, length=length, reverse=reverse)[len(entering) :]
+
+    moved = [i for i in carry_at if flags[i]]
+    order = [*const_at, *moved, *input_at, *known_at[1]]
+    out_order = [*(i - consts for i in moved), *range(carry, len(jaxpr.outvars))]
+    found = _transpose(
+        [bars[i] for i in out_order],
+        *(operands[i] for i in (*const_at, *moved, *input_at)),
+        *stacks,
+        jaxpr=reorder(ClosedJaxpr(jaxpr), order, out_order).jaxpr,
+        length=length,
+        reverse=reverse,
+        consts=consts,
+        carry=len(moved),
+    )
+    place = {i: k for k, i in enumerate(order)}
+    return [found[place[i]] if flags[i] else None for i in indices]
 
 
 def _batch(

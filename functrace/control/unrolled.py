@@ -18,9 +18,13 @@ __all__ = ["linearize_now", "needs_values", "unrolled_scan"]
 
 
 def needs_values(program: Any) -> bool:
-    """Whether a jaxpr holds a `while`, however deep."""
+    """Whether a jaxpr holds a `while` that is differentiated, however deep; a solver's own loops are not."""
     jaxpr = getattr(program, "jaxpr", program)
-    return any(e.primitive.name == "while" or any(map(needs_values, subjaxprs(e))) for e in jaxpr.eqns)
+    return any(
+        eqn.primitive.name == "while"
+        or (eqn.primitive.name != "linear_solve" and any(map(needs_values, subjaxprs(eqn))))
+        for eqn in jaxpr.eqns
+    )
 
 
 def linearize_now(

@@ -28,12 +28,14 @@ from functrace.core.ir import ClosedJaxpr, Jaxpr, Var, eval_jaxpr, hoist_constan
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
+from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
 from functrace.interpreters.staging import stage
 from functrace.primitives.elementwise import select
 from functrace.primitives.families import add
 from functrace.primitives.reduction import reduce_or
+from functrace.util import user_line
 
 __all__ = ["while_loop"]
 
@@ -118,7 +120,7 @@ def _linearize(
     start = [*state, np.int64(0)]
     counter = _bind(_with_more_carry(cond, [_COUNT]), counting, cond_constants, body_constants, start)[-1]
     # Batched or not, the longest run decides; where all agree there is nothing to hold still.
-    counts = counter.peek() if isinstance(counter, Tracer) else counter
+    counts = _known_counts(counter)
     length = int(np.max(counts, initial=0))
 
     def held(*values: Any) -> list[Any]:
@@ -143,6 +145,27 @@ def _linearize(
         consts=len(constants),
         carry=len(state),
     )
+
+
+def _known_counts(counter: Any) -> Any:
+    """How often the loop ran, per example.
+
+    Raises:
+        AbstractValueError: that is not known, in a program being staged.
+    """
+    if not isinstance(counter, Tracer):
+        return counter
+    try:
+        return counter.peek()
+    except AbstractValueError:
+        raise AbstractValueError(
+            "reverse mode through a while_loop counts its steps as they run, and in a program that is being recorded "
+            "none runs",
+            where=user_line(),
+            got=counter.describe(),
+            remedy="use lax.scan, or lax.fori_loop with plain integers as bounds; or take the derivative in forward "
+            "mode (jvp, jacfwd); or apply grad outside the recording, to values",
+        ) from None
 
 
 def _batch(

@@ -5,12 +5,15 @@ The function's source consists of identifiers made here; primitives, parameters 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from functrace.core.ir import Atom, Jaxpr, Var
+import numpy as np
 
-__all__ = ["python_function"]
+from functrace.core.ir import Atom, Jaxpr, Var
+from functrace.core.primitive import Primitive
+
+__all__ = ["evaluate_plain", "python_function"]
 
 
 def python_function(jaxpr: Jaxpr) -> Callable[..., list[Any]]:
@@ -21,6 +24,12 @@ def python_function(jaxpr: Jaxpr) -> Callable[..., list[Any]]:
     if jaxpr.function is None:
         jaxpr.function = _generate(jaxpr)
     return jaxpr.function
+
+
+def evaluate_plain(primitive: Primitive, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """One operation on plain values, warnings of NumPy's left to the run itself."""
+    with np.errstate(all="ignore"):
+        return primitive.impl(*values, **params)
 
 
 def _generate(jaxpr: Jaxpr) -> Callable[..., list[Any]]:
@@ -46,8 +55,8 @@ def _generate(jaxpr: Jaxpr) -> Callable[..., list[Any]]:
         if eqn.params:
             bound[params] = eqn.params
             operands += f"{', ' if operands else ''}**{params}"
-        targets = ", ".join(map(name, eqn.outvars))
-        comma = "," if eqn.primitive.multiple else ""
+        targets = ", ".join(map(name, eqn.outvars)) or "_"
+        comma = "," if eqn.primitive.multiple and eqn.outvars else ""
         lines.append(f"{targets}{comma} = {function}({operands})")
         freed = [name(v) for v in dying if v in names]
         if freed:

@@ -93,7 +93,7 @@ class Eqn:
 class Jaxpr:
     """A typed program: constvars and invars in, equations in order, outvars out."""
 
-    __slots__ = ("_last_uses", "constvars", "eqns", "function", "invars", "outvars")
+    __slots__ = ("_last_uses", "constvars", "derived", "eqns", "function", "invars", "outvars")
 
     def __init__(
         self, constvars: Sequence[Var], invars: Sequence[Var], eqns: Sequence[Eqn], outvars: Sequence[Atom]
@@ -103,6 +103,8 @@ class Jaxpr:
         self.eqns = list(eqns)
         self.outvars = list(outvars)
         self._last_uses: list[list[Var]] | None = None
+        #: Programs that interpreters made of this one, by what was asked; see functrace.control.call.
+        self.derived: dict[tuple[Any, ...], Any] = {}
         #: See functrace.core.evaluate.
         self.function: Callable[..., list[Any]] | None = None
 
@@ -201,12 +203,23 @@ def hoist_constants(closed: ClosedJaxpr) -> tuple[Jaxpr, list[Any]]:
     return Jaxpr([], [*jaxpr.constvars, *jaxpr.invars], jaxpr.eqns, jaxpr.outvars), closed.consts
 
 
+def has_effects(eqn: Eqn) -> bool:
+    """Whether an equation must run even if nothing reads its results, itself or in a program it holds."""
+    if eqn.primitive.effectful:
+        return True
+    for sub in subjaxprs(eqn):
+        inner = sub.jaxpr if isinstance(sub, ClosedJaxpr) else sub
+        if any(map(has_effects, inner.eqns)):
+            return True
+    return False
+
+
 def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[Eqn]:
     """The equations that some of `outvars` depend on, and those with effects, in order."""
     live = {v for v in outvars if type(v) is Var}
     kept = []
     for eqn in reversed(eqns):
-        if eqn.primitive.effectful or any(v in live for v in eqn.outvars):
+        if has_effects(eqn) or any(v in live for v in eqn.outvars):
             live.update(a for a in eqn.invars if type(a) is Var)
             kept.append(eqn)
     kept.reverse()

@@ -17,6 +17,7 @@ Rules, in the order they always stand:
   always axis 0.
 - `stage(args, params)`: optional, for primitives that carry Python functions; the operands and parameters to record.
 - `taylor(order, operands, out, **params)`: optional, a recurrence for Taylor coefficients; see `interpreters.taylor`.
+- `fold(operands, **params)`: optional, the atom that the output equals where the operation changes nothing, or None.
 - `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
 
 `impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
@@ -38,7 +39,7 @@ __all__ = ["Masked", "Primitive", "is_linear", "primitives"]
 _registry: dict[str, Primitive] = {}
 
 _RULES = (
-    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "lower",
+    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "lower",
     "sparsity", "cost",
 )  # fmt: skip
 
@@ -94,6 +95,7 @@ class Primitive:
         batch: Callable[..., Any] | None = None,
         stage: Callable[..., Any] | None = None,
         taylor: Callable[..., Any] | None = None,
+        fold: Callable[..., Any] | None = None,
         lower: Callable[..., Any] | None = None,
         sparsity: Callable[..., Any] | None = None,
         cost: Callable[..., Any] | None = None,
@@ -119,6 +121,7 @@ class Primitive:
         self.batch = batch
         self.stage = stage
         self.taylor = taylor
+        self.fold = fold
         self.lower = lower
         self.sparsity = sparsity
         self.cost = cost

@@ -7,6 +7,7 @@ evaluating trace calls NumPy. There are no levels: a tracer belongs to the trace
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -158,7 +159,7 @@ class Tracer:
 
     def __index__(self) -> int:
         if self.dtype.kind in "iub":
-            return self.concrete().__index__()
+            return operator.index(self.concrete())
         raise conversion(self, "an index")
 
     def __int__(self) -> int:

@@ -153,4 +153,4 @@ def _kkt_residual(found: Any) -> float:
 def next_steps(report: Report) -> None:
     """Where to go from here."""
     report.line()
-    report.line("Next: the tour in README.md, and the scripts in examples/ (textbook.py, wine_network.py, hs71.py).")
+    report.line("Next: the tour in README.md, and examples/ (textbook.py, wine_network.py, hs71.py ...).")

@@ -2,31 +2,41 @@
 
 The one idea: if y = f(x), the jvp rule of f gives y'(t) from x(t) and x'(t), and y's coefficients are those of y'
 divided by 1, 2, 3 ... So every primitive with a jvp rule has a Taylor rule: run its jvp rule on series, lazily, order
-by order. The coefficient of order k needs y' to order k-1 only, so y may well appear in its own derivative (exp, tanh). Equal
-operations on equal series are shared, so sin and cos may appear in each other's. Linear and bilinear primitives, and
-those that say so with a `taylor` rule of their own, are exact recurrences:
+by order. The coefficient of order k needs y' to order k-1 only, so y may well appear in its own derivative (exp,
+tanh). Equal operations on equal series are shared, so sin and cos may appear in each other's. Linear and bilinear
+primitives, and those that say so with a `taylor` rule of their own, are exact recurrences:
 
     taylor(order, operands, out, **params) -> coefficient
 
-where operands are `Series` or plain values and `out` is the list of coefficients so far. The cost is quadratic in the
-order. Cf. Griewank and Walther (2008), ch. 13; M. D. McIlroy, Power series, power serious (1999).
+where operands are `Series` or plain values and `out` is the list of coefficients so far. Primitives with several
+outputs that hold programs have a rule over whole series instead:
+
+    taylor(order, values, coefficients, **params) -> coefficients of the outputs
+
+in which each value has the list of its coefficients from order 1 on (None for zero), or None if it is constant. The
+cost is quadratic in the order, in loops cubic. Cf. Griewank and Walther (2008), ch. 13; M. D. McIlroy, Power series,
+power serious (1999).
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from functrace.core.ir import ClosedJaxpr, eval_jaxpr
 from functrace.core.primitive import Primitive
 from functrace.core.series import Series
 from functrace.core.trace import Trace, Tracer, current_trace, reset_trace, set_trace
 from functrace.core.types import is_inexact
+from functrace.interpreters.staging import stage
 from functrace.primitives.elementwise import zero_of
 from functrace.primitives.families import broadcast, is_number
+from functrace.primitives.shape import zeros
 
-__all__ = ["TaylorTrace", "TaylorTracer", "taylor"]
+__all__ = ["TaylorTrace", "TaylorTracer", "taylor", "taylor_jaxpr"]
 
 
 class TaylorTracer(Tracer):
@@ -47,6 +57,16 @@ class TaylorTracer(Tracer):
     def concrete(self) -> Any:
         primal = self.series.coefficients[0]
         return primal.concrete() if isinstance(primal, Tracer) else primal
+
+    def constant(self) -> Any:
+        if self.series.compute is not None:
+            return None
+        primal = self.series.coefficients[0]
+        return primal.constant() if isinstance(primal, Tracer) else primal
+
+    def peek(self) -> Any:
+        primal = self.series.coefficients[0]
+        return primal.peek() if isinstance(primal, Tracer) else primal
 
     def become(self, other: TaylorTracer) -> None:  # type: ignore[override]
         self.series = other.series
@@ -74,7 +94,7 @@ class TaylorTrace(Trace):
             return self.parent.process(primitive, args, params)
         key: Any = (primitive, tuple(map(_identity, operands)), tuple(params.items()))
         try:
-            known = self.shared.get(key)
+            known = None if primitive.effectful else self.shared.get(key)
         except TypeError:
             key, known = None, None
         if known is None:
@@ -93,7 +113,9 @@ class TaylorTrace(Trace):
         constant = all(o.compute is None for o in operands if isinstance(o, Series))
         if constant or primitive.nondifferentiable:
             outs = [Series([v], None) for v in values]
-        elif primitive.taylor is not None and not primitive.multiple:
+        elif primitive.taylor is not None and primitive.multiple:
+            outs = self.by_program(primitive, operands, params, values)
+        elif primitive.taylor is not None:
             outs = [self.by_recurrence(primitive, operands, params, values[0])]
         else:
             outs = self.by_integration(primitive, operands, params, values)
@@ -106,6 +128,31 @@ class TaylorTrace(Trace):
             return primitive.taylor(order, operands, coefficients, **params)  # type: ignore[misc]
 
         return Series(coefficients, self.under_parent(compute))
+
+    def by_program(
+        self, primitive: Primitive, operands: list[Any], params: dict[str, Any], values: list[Any]
+    ) -> list[Series]:
+        """Series from a rule over whole series, run for each order that is asked for."""
+        found: dict[int, list[Any]] = {}
+        firsts = [o.coefficients[0] if isinstance(o, Series) else o for o in operands]
+        varying = [isinstance(o, Series) and o.compute is not None and is_inexact(f.dtype)
+                   for o, f in zip(operands, firsts, strict=True)]  # fmt: skip
+
+        def compute(index: int, order: int) -> Any:
+            if order not in found:
+                terms = [
+                    [o.coefficient(k) for k in range(1, order + 1)] if flag else None
+                    for o, flag in zip(operands, varying, strict=True)
+                ]
+                found.clear()
+                found[order] = primitive.taylor(order, firsts, terms, **params)  # type: ignore[misc]
+            series = found[order][index]
+            return None if series is None else series[-1]
+
+        return [
+            Series([v], self.under_parent(functools.partial(compute, i)) if is_inexact(v.dtype) else None)
+            for i, v in enumerate(values)
+        ]
 
     def by_integration(
         self, primitive: Primitive, operands: list[Any], params: dict[str, Any], values: list[Any]
@@ -163,6 +210,10 @@ def _zero_like(value: Any) -> Any:
     return broadcast(zero_of(value), shape=value.shape, axes=()) if value.shape else zero_of(value)
 
 
+def _nothing(order: int) -> None:
+    """The coefficients of an input beyond the given ones."""
+
+
 def taylor(
     flat_fun: Callable[..., Sequence[Any]], primals: Sequence[Any], series: Sequence[Sequence[Any]], order: int
 ) -> tuple[list[Any], list[list[Any]]]:
@@ -174,8 +225,8 @@ def taylor(
     trace = TaylorTrace(current_trace())
     inputs = []
     for primal, terms in zip(primals, series, strict=True):
-        known = [primal, *terms]
-        inputs.append(TaylorTracer(trace, Series(known, lambda k: None)))
+        constant = all(term is None for term in terms)
+        inputs.append(TaylorTracer(trace, Series([primal, *terms], None if constant else _nothing)))
     token = set_trace(trace)
     try:
         outs = flat_fun(*inputs)
@@ -189,3 +240,38 @@ def taylor(
         coefficients.append([out.series.coefficient(k) if own else None for k in range(1, order + 1)])
     return values, coefficients
 
+
+def taylor_jaxpr(
+    closed: ClosedJaxpr, flags: Sequence[bool], order: int, instantiate: Sequence[bool] = ()
+) -> tuple[ClosedJaxpr, list[bool]]:
+    """The program of (values, coefficients of orders 1 to `order` of some) -> (outputs, coefficients of some).
+
+    Args:
+        closed: the program.
+        flags: per input, whether it varies; else it has no coefficients.
+        order: how many coefficients.
+        instantiate: per output, whether its coefficients are wanted even when they are zero.
+
+    Returns:
+        The program, and per output whether it has coefficients.
+    """
+    avals, out_flags = closed.in_avals, [False]
+
+    def flat_fun(*values: Any) -> list[Any]:
+        rest = iter(values[len(avals) :])
+        series = [[next(rest) if flag else None for _ in range(order)] for flag in flags]
+        outs, found = taylor(
+            lambda *xs: eval_jaxpr(closed.jaxpr, closed.consts, *xs), values[: len(avals)], series, order
+        )
+        wanted = [*instantiate, *(False,) * (len(outs) - len(instantiate))]
+        out_flags[:] = [want or any(t is not None for t in terms) for want, terms in zip(wanted, found, strict=True)]
+        terms = [
+            zeros(a) if t is None else t
+            for a, terms, flag in zip(closed.out_avals, found, out_flags, strict=True)
+            if flag
+            for t in terms
+        ]
+        return [*outs, *terms]
+
+    given = [a for a, flag in zip(avals, flags, strict=True) if flag for _ in range(order)]
+    return stage(flat_fun, [*avals, *given]), out_flags

@@ -12,11 +12,12 @@ from functrace.control._functions import Body, check_carry, flatten_values, stag
 from functrace.control.cond import cond as cond_primitive
 from functrace.control.cond import merge_constants
 from functrace.core.ir import ClosedJaxpr, Jaxpr
-from functrace.core.trace import Tracer, current_trace
 from functrace.core.types import aval_of, canonicalize
 from functrace.errors import ArgumentError, DTypeError
 from functrace.primitives.elementwise import convert, maximum, minimum, not_equal, zero_of
 from functrace.primitives.elementwise import select as select_primitive
+from functrace.primitives.families import broadcast
+from functrace.transforms._flatten import export
 from functrace.util import user_line
 
 __all__ = ["cond", "select", "select_n", "switch"]
@@ -87,15 +88,13 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 
 def _choose(name: str, index: Any, functions: Sequence[Callable[..., Any]], operands: tuple[Any, ...]) -> Any:
     leaves, in_tree, weak = flatten_values(operands)
-    if current_trace().captures:
-        leaves = [leaf.copy() if type(leaf) is np.ndarray else leaf for leaf in leaves]
     avals = [aval_of(leaf) for leaf in leaves]
     bodies = [stage_body(function, in_tree, avals, weak) for function in functions]
     for body in bodies[1:]:
         check_carry(f"{name}'s branches", bodies[0].out_tree, bodies[0].out_avals, body.out_tree, body.out_avals)
     branches, constants = merge_constants([_closed(body) for body in bodies])
     outs = cond_primitive.bind(index, *constants, *leaves, branches=branches)
-    return tree.unflatten(bodies[0].out_tree, outs)
+    return tree.unflatten(bodies[0].out_tree, export(outs, [*constants, *leaves]))
 
 
 def _closed(body: Body) -> ClosedJaxpr:
@@ -138,12 +137,7 @@ def select_n(which: Any, *cases: Any) -> Any:
     out = values[-1]
     for i in range(len(values) - 2, -1, -1):
         mask = which == (bool(i) if which.dtype.kind == "b" else i)
-        mask = _spread(mask, out.shape)
+        if mask.shape != out.shape:
+            mask = broadcast(mask, shape=out.shape, axes=())
         out = select_primitive(mask, values[i], out)
     return out
-
-
-def _spread(mask: Any, shape: tuple[int, ...]) -> Any:
-    if mask.shape == shape:
-        return mask
-    return np.broadcast_to(mask, shape) if not isinstance(mask, Tracer) else mask + np.zeros(shape, bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,20 +12,24 @@ from functrace import tree
 from functrace.control._functions import Body, check_carry, flatten_values, stage_body
 from functrace.control.scan import scan as scan_primitive
 from functrace.control.while_loop import while_loop as while_primitive
-from functrace.core.trace import Tracer, current_trace
+from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import ArgumentError, CarryError
 from functrace.primitives.elementwise import convert
+from functrace.primitives.shape import concatenate, reshape
+from functrace.transforms._flatten import export
+from functrace.transforms.batching import vmap
 from functrace.util import user_line
 
 __all__ = ["fori_loop", "map", "scan", "while_loop"]
 
 
-def _owned(leaves: list[Any]) -> list[Any]:
-    """The leaves, out of reach of later changes where a trace keeps them."""
-    if not current_trace().captures:
-        return leaves
-    return [leaf.copy() if type(leaf) is np.ndarray and leaf.flags.writeable else leaf for leaf in leaves]
+_NUMBERS: dict[str, Any] = {"f": 0.0, "i": 0, "c": 0j}
+
+
+def _gives_way(number: Any, dtype: np.dtype) -> bool:
+    """Whether a Python number takes this dtype in an operation."""
+    return np.result_type(number, dtype) == dtype
 
 
 def _stage_loop(
@@ -34,16 +39,18 @@ def _stage_loop(
     carry_tree: tree.TreeDef,
     rest: Any,
     rest_avals: Sequence[ShapedArray],
+    rest_weak: Sequence[bool] = (),
 ) -> tuple[Body, list[Any]]:
     """Stage a loop's body `fun(carry, *rest)`; Python numbers in the carry take the type they leave with."""
+    numbers = [_NUMBERS.get(c.dtype.kind) for c in carry]
     in_tree = tree.structure((tree.unflatten(carry_tree, carry), *rest))
     while True:
         avals = [aval_of(c) for c in carry]
-        body = stage_body(fun, in_tree, [*avals, *rest_avals], [*weak, *(False for _ in rest_avals)])
+        body = stage_body(fun, in_tree, [*avals, *rest_avals], [*weak, *rest_weak])
         leaving = body.out_avals[: len(carry)]
         wider = [
-            is_weak and after.shape == () and after.dtype != before.dtype and np.can_cast(before.dtype, after.dtype)
-            for is_weak, before, after in zip(weak, avals, leaving, strict=False)
+            is_weak and after.shape == () and after.dtype != before.dtype and _gives_way(number, after.dtype)
+            for is_weak, number, before, after in zip(weak, numbers, avals, leaving, strict=False)
         ]
         if not any(wider):
             return body, carry
@@ -84,10 +91,23 @@ def scan(
         >>> lax.scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
         (np.float64(6.0), array([0., 1., 3.]))
     """
+    return _scan(f, init, xs, length, reverse)
+
+
+def _scan(
+    f: Callable[[Any, Any], tuple[Any, Any]],
+    init: Any,
+    xs: Any,
+    length: int | None = None,
+    reverse: bool = False,
+    weak_slices: bool = False,
+) -> tuple[Any, Any]:
+    """`scan`; with `weak_slices` the elements of `xs` count as Python numbers."""
     carry, carry_tree, weak = flatten_values(init)
     inputs, inputs_tree, _ = flatten_values(xs)
     steps = _length(inputs, length)
     slices = [ShapedArray(aval_of(x).shape[1:], aval_of(x).dtype) for x in inputs]
+    slice_weak = [weak_slices for _ in slices]
     element = tree.unflatten(inputs_tree, slices)
 
     def body(state: Any, x: Any) -> Any:
@@ -101,27 +121,40 @@ def scan(
             )
         return tuple(pair)
 
-    staged, carry = _stage_loop(body, carry, weak, carry_tree, (element,), slices)
+    staged, carry = _stage_loop(body, carry, weak, carry_tree, (element,), slices, slice_weak)
     out_tree, y_tree = staged.out_tree.children()
     check_carry("scan", carry_tree, [aval_of(c) for c in carry], out_tree, staged.out_avals[: out_tree.num_leaves])
     outs = scan_primitive.bind(
         *staged.constants,
-        *_owned(carry),
-        *_owned(inputs),
+        *carry,
+        *inputs,
         jaxpr=staged.jaxpr,
         length=steps,
         reverse=bool(reverse),
         consts=len(staged.constants),
         carry=len(carry),
     )
+    outs = export(outs, [*staged.constants, *carry, *inputs])
     return tree.unflatten(carry_tree, outs[: len(carry)]), tree.unflatten(y_tree, outs[len(carry) :])
+
+
+def _integer(value: Any, what: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} must be an integer",
+            where=user_line(),
+            got=f"{type(value).__name__} {value!r}",
+            remedy="convert it with int(...), or with .astype(int) where it is traced",
+        ) from None
 
 
 def _length(inputs: list[Any], length: int | None) -> int:
     scalars = [x for x in inputs if aval_of(x).shape == ()]
     lengths = {aval_of(x).shape[0] for x in inputs if aval_of(x).shape}
     if length is not None:
-        lengths.add(int(length))
+        lengths.add(_integer(length, "the length of scan"))
     if scalars or len(lengths) != 1:
         raise ArgumentError(
             "scan needs arrays of one leading length" if lengths else "scan does not know how many steps to take",
@@ -138,7 +171,7 @@ def map(f: Callable[[Any], Any], xs: Any, *, batch_size: int | None = None) -> A
     Args:
         f: function of one slice.
         xs: array or pytree of arrays of one leading length.
-        batch_size: ignored but for JAX's signature; use `functrace.vmap` to work on all slices at once.
+        batch_size: how many slices to work on at once, by `functrace.vmap`: more is faster and needs more memory.
 
     Returns:
         The stacked results.
@@ -146,10 +179,35 @@ def map(f: Callable[[Any], Any], xs: Any, *, batch_size: int | None = None) -> A
     Example:
         >>> import numpy as np
         >>> from functrace import lax
-        >>> lax.map(lambda x: x * x, np.array([1.0, 2.0, 3.0]))
+        >>> lax.map(lambda x: x * x, np.array([1.0, 2.0, 3.0]), batch_size=2)
         array([1., 4., 9.])
     """
-    return scan(lambda _, x: (None, f(x)), None, xs)[1]
+
+    def loop(function: Callable[[Any], Any], values: Any) -> Any:
+        return scan(lambda _, x: (None, function(x)), None, values)[1]
+
+    if batch_size is None:
+        return loop(f, xs)
+    size = _integer(batch_size, "batch_size")
+    if size < 1:
+        raise ArgumentError("batch_size must be positive", where=user_line(), got=str(size), remedy="use 1 or more")
+    leaves, structure, _ = flatten_values(xs)
+    steps = _length(leaves, None)
+    whole = steps - steps % size
+    if steps < size:
+        return vmap(f)(xs) if steps else loop(f, xs)
+
+    def chunked(x: Any) -> Any:
+        return reshape(x[:whole], shape=(whole // size, size, *x.shape[1:]))
+
+    def joined(y: Any) -> Any:
+        return reshape(y, shape=(whole, *aval_of(y).shape[2:]))
+
+    out = tree.map(joined, loop(vmap(f), tree.unflatten(structure, [chunked(x) for x in leaves])))
+    if whole == steps:
+        return out
+    rest = vmap(f)(tree.unflatten(structure, [x[whole:] for x in leaves]))
+    return tree.map(lambda a, b: concatenate(a, b, axis=0), out, rest)
 
 
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init_val: Any) -> Any:
@@ -189,13 +247,13 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     outs = while_primitive.bind(
         *condition.constants,
         *body.constants,
-        *_owned(carry),
+        *carry,
         cond=condition.jaxpr,
         body=body.jaxpr,
         cond_consts=len(condition.constants),
         body_consts=len(body.constants),
     )
-    return tree.unflatten(carry_tree, outs)
+    return tree.unflatten(carry_tree, export(outs, [*condition.constants, *body.constants, *carry]))
 
 
 def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_val: Any) -> Any:
@@ -216,8 +274,11 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
         np.float64(10.0)
     """
     if not isinstance(lower, Tracer) and not isinstance(upper, Tracer):
-        steps = np.arange(int(lower), int(upper))
-        return scan(lambda val, i: (body_fun(i, val), None), init_val, steps, length=len(steps))[0]
+        steps = np.arange(_integer(lower, "the lower bound"), _integer(upper, "the upper bound"))
+        return _scan(lambda val, i: (body_fun(i, val), None), init_val, steps, weak_slices=True)[0]
+    for bound in (lower, upper):
+        if isinstance(bound, Tracer) and (bound.shape != () or bound.dtype.kind not in "iu"):
+            _integer(bound, "a bound of fori_loop")
 
     def step(state: Any) -> Any:
         i, val = state

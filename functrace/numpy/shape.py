@@ -293,6 +293,8 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Any, ...]:
     array = as_array(x)
     place = normalize_axis(axis, array.ndim)
     pieces = unstack_primitive(array, axis=place)
+    if array.ndim == 1:
+        return tuple(pieces)  # NumPy's scalars, which are no views
     return tuple(part_of(x, piece, place, i) for i, piece in enumerate(pieces))
 
 

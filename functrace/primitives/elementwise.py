@@ -15,7 +15,7 @@ from functrace.core.primitive import Masked, is_linear
 from functrace.core.series import Series, coefficient_of, product_coefficient
 from functrace.core.types import is_inexact
 from functrace.errors import DTypeError
-from functrace.primitives.families import add, elementwise, is_number, mul, neg, same_dtype, unwrap
+from functrace.primitives.families import add, elementwise, is_number, is_one, mul, neg, same_dtype, unwrap
 from functrace.util import user_line
 
 __all__ = [
@@ -177,6 +177,7 @@ convert = elementwise(
     jvp=_convert_jvp,
     transpose=lambda bars, x, *, dtype: [convert(bars[0], dtype=x.aval.dtype)],
     result=lambda name, x, *, dtype: dtype,
+    fold=lambda operands, *, dtype: operands[0],
 )
 stop_gradient = elementwise("stop_gradient", lambda x: x)
 
@@ -197,6 +198,11 @@ def _no_more(order: int) -> Any:
     raise AssertionError("a recurrence reads only the coefficients before its own")
 
 
+def _inverse(y: Any) -> Any:
+    """1 / y; NumPy's infinity where Python's own division by zero raises."""
+    return np.true_divide(1, y) if type(y) in (float, complex) and not y else 1 / y
+
+
 def _transpose_div(bars: list[Any], x: Any, y: Any) -> list[Any]:
     return [div(bars[0], y), None]
 
@@ -210,9 +216,10 @@ sub = elementwise(
 div = elementwise(
     "div",
     np.true_divide,
-    (lambda x, y, out: 1 / y, lambda x, y, out: -out / y),
+    (lambda x, y, out: _inverse(y), lambda x, y, out: -out / y),
     transpose=_transpose_div,
     taylor=_div_taylor,
+    fold=lambda operands: operands[0] if is_one(operands[1]) else None,
     masks="scaling",
 )
 floor_divide = elementwise("floor_divide", np.floor_divide)

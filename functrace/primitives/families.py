@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from functrace.core.ir import Literal, Var
+from functrace.core.ir import Atom, Literal, Var
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.series import coefficient_of, product_coefficient
 from functrace.core.trace import Tracer
@@ -354,6 +354,16 @@ def _transpose_mul(bars: list[Any], x: Any, y: Any) -> list[Any]:
     return [None, _times(x, bars[0])]
 
 
+def is_one(atom: Atom) -> bool:
+    """Whether an atom is the real number 1, by which nothing changes (complex infinities do change)."""
+    return isinstance(atom, Literal) and is_number(atom.val) and atom.aval.dtype.kind != "c" and bool(atom.val == 1)
+
+
+def _fold_mul(operands: list[Atom]) -> Atom | None:
+    x, y = operands
+    return y if is_one(x) else x if is_one(y) else None
+
+
 add = elementwise(
     "add",
     operator.add,
@@ -367,6 +377,7 @@ mul = elementwise(
     (lambda x, y, out: y, lambda x, y, out: x),
     transpose=_transpose_mul,
     taylor=lambda order, operands, out: product_coefficient(operator.mul, operands[0], operands[1], order),
+    fold=_fold_mul,
     masks="scaling",
 )
 
@@ -442,6 +453,7 @@ broadcast = linear(
     lambda aval, *, shape, axes: ShapedArray(shape, aval.dtype),
     _broadcast_transpose,
     lambda size, x, *, shape, axes: broadcast(x, shape=(size, *shape), axes=(0, *(a + 1 for a in axes))),
+    fold=lambda operands, **params: operands[0],
 )
 reshape = linear(
     "reshape",
@@ -449,4 +461,5 @@ reshape = linear(
     lambda aval, *, shape: ShapedArray(shape, aval.dtype),
     lambda bar, aval, *, shape: reshape(bar, shape=aval.shape),
     lambda size, x, *, shape: reshape(x, shape=(size, *shape)),
+    fold=lambda operands, **params: operands[0],
 )

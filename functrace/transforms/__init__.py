@@ -12,8 +12,9 @@ from functrace.transforms.derivatives import (
     value_and_grad,
     vjp,
 )
-from functrace.transforms.higher import jet, nth_derivative
+from functrace.transforms.higher import jet, nth_derivative, vhv
 from functrace.transforms.jacobians import hessian, jacfwd, jacobian, jacrev
+from functrace.transforms.jit import jit
 from functrace.transforms.staging import ShapeDtypeStruct, eval_jaxpr, eval_shape, make_jaxpr
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "jacobian",
     "jacrev",
     "jet",
+    "jit",
     "jvp",
     "linear_transpose",
     "linearize",
@@ -39,6 +41,7 @@ __all__ = [
     "nth_derivative",
     "stop_gradient",
     "value_and_grad",
+    "vhv",
     "vjp",
     "vmap",
 ]

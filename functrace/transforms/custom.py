@@ -13,7 +13,7 @@ from functrace import tree
 from functrace.control.calls import InContext, bind_call, checkpoint_call, custom_jvp_call, custom_vjp_call
 from functrace.core.trace import EVAL, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact
-from functrace.errors import ArgumentError, CustomRuleError, TreeError
+from functrace.errors import ArgumentError, CustomRuleError, InputError, TreeError
 from functrace.primitives.shape import zeros
 from functrace.transforms._flatten import argument_positions, check_callable, snapshot
 from functrace.util import user_line
@@ -102,10 +102,10 @@ class _Call:
 
 
 def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
-    try:
-        return inspect.signature(fun)
-    except (ValueError, TypeError):  # some built-in functions have none
-        return None
+    """The signature of a function written in Python; those of compiled ones list options that no rule wants."""
+    inner = fun.func if isinstance(fun, functools.partial) else fun
+    written = inspect.isfunction(inner) or inspect.ismethod(inner) or inspect.isfunction(type(inner).__call__)
+    return inspect.signature(fun) if written else None
 
 
 def _positional(
@@ -122,14 +122,16 @@ def _positional(
             )
         return args
     bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
-    if bound.kwargs:
+    kinds = {name: p.kind for name, p in signature.parameters.items()}
+    extra = [name for name in kwargs if kinds.get(name) is not inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    if extra:
         raise ArgumentError(
             "keyword-only arguments of a custom function have no number for its rules",
             where=user_line(),
-            got=", ".join(bound.kwargs),
+            got=", ".join(extra),
             remedy="make them positional, or bind them with functools.partial before defining the rules",
         )
+    bound.apply_defaults()
     return bound.args
 
 
@@ -162,7 +164,15 @@ def _check_pairs(what: str, name: str, values: Any, structure: tree.TreeDef, ava
         if leaf is None or isinstance(leaf, SymbolicZero) or not is_inexact(aval.dtype):
             checked.append(None)
             continue
-        value = canonicalize(leaf)
+        try:
+            value = canonicalize(leaf)
+        except InputError:
+            raise CustomRuleError(
+                f"a custom rule returned a {what} of another structure than its {name}",
+                where=user_line(),
+                got=f"{type(leaf).__name__} for {name} {aval}",
+                remedy=remedy,
+            ) from None
         if aval_of(value) != aval:
             if type(leaf) in _WEAK and aval.shape == () and np.can_cast(type(leaf), aval.dtype, "same_kind"):
                 value = aval.dtype.type(leaf)

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.core.ir import Eqn, Literal, Var, live_eqns, subjaxprs
+from functrace.control.linearity import require_linear
+from functrace.core.ir import Literal, Var, live_eqns
 from functrace.core.trace import current_trace, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, is_inexact
 from functrace.errors import (
     ArgumentError,
     InputError,
-    MissingRuleError,
     NonDifferentiableInputError,
     NonScalarOutputError,
 )
 from functrace.interpreters import jvp as forward
 from functrace.interpreters import linearize as linearization
-from functrace.interpreters.staging import PartialEvalTrace, stage
+from functrace.interpreters.staging import PartialEvalTrace
 from functrace.interpreters.transpose import backward_pass
 from functrace.primitives import elementwise
 from functrace.transforms._flatten import (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+import functrace.control.taylor  # noqa: F401  (defines the rules of loops and branches)
 from functrace import tree
 from functrace.core.trace import current_trace
 from functrace.core.types import aval_of, canonicalize
@@ -18,7 +19,7 @@ from functrace.primitives.shape import zeros
 from functrace.transforms._flatten import FlatFunction, check_callable, check_like, export
 from functrace.util import user_line
 
-__all__ = ["jet", "nth_derivative"]
+__all__ = ["jet", "nth_derivative", "vhv"]
 
 
 def jet(fun: Callable[..., Any], primals: Sequence[Any], series: Sequence[Sequence[Any]]) -> tuple[Any, list[Any]]:
@@ -56,13 +57,13 @@ def jet(fun: Callable[..., Any], primals: Sequence[Any], series: Sequence[Sequen
     avals = [aval_of(leaf) for leaf in flat.leaves]
     by_order = [check_like(tuple(s[k] for s in series), flat.in_tree, avals, "tangent") for k in range(order)]
     scaled = [
-        [None if terms[i] is None else terms[i] / math.factorial(k + 1) for k, terms in enumerate(by_order)]
+        [None if terms[i] is None else terms[i] / float(math.factorial(k + 1)) for k, terms in enumerate(by_order)]
         for i in range(len(avals))
     ]
     values, coefficients = taylor(flat, flat.leaves, scaled, order)
     pairs = list(zip(values, coefficients, strict=True))
     derivatives = [
-        [zeros(aval_of(v)) if c[k] is None else c[k] * math.factorial(k + 1) for v, c in pairs] for k in range(order)
+        [zeros(aval_of(v)) if c[k] is None else c[k] * float(math.factorial(k + 1)) for v, c in pairs] for k in range(order)
     ]
     out, _ = flat.results(export(values, flat.leaves))
     return out, [tree.unflatten(flat.out_tree, export(d)) for d in derivatives]
@@ -102,3 +103,23 @@ def nth_derivative(fun: Callable[[Any], Any], n: int) -> Callable[[Any], Any]:
         return jet(fun, (x,), ([one, *[nothing] * (n - 1)],))[1][-1]
 
     return derivative
+
+
+def vhv(fun: Callable[[Any], Any], x: Any, v: Any) -> Any:
+    """v'Hv, the second derivative of `fun` at `x` along `v`, in one forward pass and without the Hessian.
+
+    Args:
+        fun: function of one array or pytree; if its output is not a scalar, each element is differentiated.
+        x: the point.
+        v: the direction, of the same structure, shapes and dtypes.
+
+    Returns:
+        The second derivative, shaped like the output.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> functrace.vhv(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+        np.float64(18.0)
+    """
+    return jet(fun, (x,), ((v, tree.map(lambda leaf: leaf * 0, v)),))[1][1]

@@ -11,6 +11,7 @@ import functrace.numpy as fnp
 from functrace import lax
 from functrace.control import calls
 from functrace.control.cond import cond
+from functrace.control.linear_solve import linear_solve
 from functrace.control.scan import scan
 from functrace.control.while_loop import while_loop
 from functrace.core.ir import Jaxpr, hoist_constants
@@ -58,8 +59,8 @@ def nested(h: Any, xs: Any) -> list[Any]:
     return [lax.scan(lambda h, x: (fnp.sin(h) + x, None), h, xs)[0]]
 
 
-def choosing(w: Any, h: Any, x: Any) -> list[Any]:
-    return [lax.cond(x > 0, lambda h: fnp.sin(h) * w, lambda h: h * h, h), x * h]
+def choosing(w: Any, h: Any, flag: Any, x: Any) -> list[Any]:
+    return [lax.cond(flag, lambda h: fnp.sin(h) * w, lambda h: h * h, h), x * h]
 
 
 def known_carry(a: Any, b: Any, x: Any) -> list[Any]:
@@ -68,7 +69,7 @@ def known_carry(a: Any, b: Any, x: Any) -> list[Any]:
 
 
 def repeated(h: Any, x: Any) -> list[Any]:
-    return [lax.while_loop(lambda h: fnp.sum(h * h) > 1.0, lambda h: 0.7 * h + 0.1 * x, h + 2.0 * x)]
+    return [lax.while_loop(lambda h: fnp.sum(h * h) > 1.0, lambda h: 0.7 * h + 0.1 * fnp.tanh(x), h + 2.0 * x)]
 
 
 SCANS = [
@@ -84,9 +85,9 @@ SCANS = [
     scan_case("known-carry", known_carry, (normal(2), normal(2), normal(4, 2)), 0, 2),
     scan_case("third-order", lambda h, x: [fnp.sin(h) * x], (normal(), normal(3)), 0, 1, length=3, order=3, rtol=1e-5),
     scan_case("nested", nested, (normal(2), normal(3, 2, 2)), 0, 1, length=3),
-    scan_case("of-cond", choosing, (normal(), normal(), normal(4)), 1, 1),
+    scan_case("of-cond", choosing, (normal(), normal(), np.array([True, False, True, True]), normal(4)), 1, 1),
     scan_case("of-while", repeated, (normal(2), normal(3, 2)), 0, 1, length=3, stages_reverse=False),
-    scan_case("complex", lambda h, x: [h * x + h * h, h], (normal(2) + 1j * normal(2), normal(3, 2) * (1 + 1j)), 0, 1, length=3),
+    scan_case("complex", lambda h, x: [h * x + h * h, h], (normal(2) + 1j, normal(3, 2) * (1 + 1j)), 0, 1, length=3),
 ]
 
 
@@ -108,13 +109,15 @@ def loss(x: Any, w: Any) -> list[Any]:
     return [lax.scan(lambda h, c: (fnp.sin(h * c), None), x, fnp.stack([w, x, w]))[0]]
 
 
+zero = np.int32(0)
+
 CONDS = [
     *(cond_case(f"branch-{i}", BRANCHES, (np.int32(i), normal(3), normal(3))) for i in range(3)),
     cond_case("linear", [lambda x: [2.0 * x], lambda x: [-x]], (np.int32(1), normal(2))),
-    cond_case("scalar", [lambda x: [fnp.exp(x)], lambda x: [x]], (np.int32(0), normal())),
-    cond_case("integer-output", [lambda x: [x * x, fnp.sum(x > 0)], lambda x: [x, 1 + fnp.sum(x > 1)]], (np.int32(0), normal(2))),
-    cond_case("of-scan", [loss, lambda x, w: [x * w]], (np.int32(0), normal(2), normal(2))),
-    cond_case("of-while", [lambda x: repeated(x, x), lambda x: [x]], (np.int32(0), normal(2)), stages_reverse=False),
+    cond_case("scalar", [lambda x: [fnp.exp(x)], lambda x: [x]], (zero, normal())),
+    cond_case("integer-output", [lambda x: [x * x, fnp.sum(x > 0)], lambda x: [x, fnp.sum(x > 1)]], (zero, normal(2))),
+    cond_case("of-scan", [loss, lambda x, w: [x * w]], (zero, normal(2), normal(2))),
+    cond_case("of-while", [lambda x: repeated(x, x), lambda x: [x]], (zero, normal(2)), stages_reverse=False),
 ]
 
 
@@ -152,11 +155,11 @@ WHILES = [
 
 
 def matvec(a: Any, x: Any) -> list[Any]:
-    return [a @ x]
+    return [fnp.sin(a) @ x]
 
 
 def matvec_transposed(a: Any, bar: Any) -> list[Any]:
-    return [None if bar is None else a.T @ bar]
+    return [None if bar is None else fnp.sin(a).T @ bar]
 
 
 def linear_case() -> Case:
@@ -167,14 +170,48 @@ def linear_case() -> Case:
     return Case(calls.linear_call, (normal(3, 2), normal(2)), name="linear_call-matvec", make_params=make_params)
 
 
+def solve_case(name: str, matvec: Any, solve: Any, transpose_solve: Any, symmetric: bool, a: Any) -> Case:
+    """`matvec(a, x)`; the solvers get the matrix `a` as a constant that is not differentiated."""
+
+    def make_params(a: Any, first: Any, second: Any, b: Any) -> dict[str, Any]:
+        avals = [aval_of(a), aval_of(b)]
+        programs = {"matvec": matvec, "solve": solve, "transpose_solve": transpose_solve}
+        made = {key: program(body, avals) for key, body in programs.items()}
+        return {**made, "symmetric": symmetric, "counts": (1, 1, 1)}
+
+    return Case(linear_solve, (a, a, a, normal(3)), name=f"linear_solve-{name}", make_params=make_params, wrt=(3,))
+
+
+A = normal(3, 3) + 3.0 * np.eye(3)
+SOLVES = [
+    solve_case(
+        "general",
+        lambda a, x: [a @ x],
+        lambda a, b: [np.linalg.solve(a, b)],
+        lambda a, b: [np.linalg.solve(a.T, b)],
+        False,
+        A,
+    ),
+    solve_case(
+        "symmetric",
+        lambda a, x: [a @ x],
+        lambda a, b: [np.linalg.solve(a, b)],
+        lambda a, b: [np.linalg.solve(a, b)],
+        True,
+        A + A.T,
+    ),
+]
+
+
 def product(x: Any, y: Any) -> list[Any]:
-    return [fnp.sin(x) * y, x + y]
+    return [fnp.sin(x) * fnp.exp(y), fnp.sin(x + y)]
 
 
 def product_jvp(x: Any, y: Any, dx: Any, dy: Any) -> list[Any]:
     dx = fnp.zeros_like(x) if dx is None else dx
     dy = fnp.zeros_like(y) if dy is None else dy
-    return [*product(x, y), fnp.cos(x) * y * dx + fnp.sin(x) * dy, dx + dy]
+    first, second = product(x, y)
+    return [first, second, fnp.cos(x) * fnp.exp(y) * dx + first * dy, fnp.cos(x + y) * (dx + dy)]
 
 
 def product_forward(active: tuple[bool, ...], x: Any, y: Any) -> tuple[list[Any], list[Any]]:
@@ -182,9 +219,9 @@ def product_forward(active: tuple[bool, ...], x: Any, y: Any) -> tuple[list[Any]
 
 
 def product_backward(x: Any, y: Any, first: Any, second: Any) -> list[Any]:
-    first = fnp.zeros_like(x) if first is None else first
-    second = fnp.zeros_like(x) if second is None else second
-    return [fnp.cos(x) * y * first + second, fnp.sin(x) * first + second]
+    first = fnp.zeros_like(x) if first is None else first * fnp.exp(y)
+    second = fnp.zeros_like(x) if second is None else second * fnp.cos(x + y)
+    return [fnp.cos(x) * first + second, fnp.sin(x) * first + second]
 
 
 _VJP = {"function": product, "forward": product_forward, "backward": product_backward, "constants": 0}
@@ -199,4 +236,4 @@ CALLS = [
     Case(calls.checkpoint_call, (normal(),), {"function": lambda x: [fnp.exp(fnp.sin(x))], "constants": 0}),
 ]
 
-CASES = [*SCANS, *CONDS, *WHILES, *CALLS]
+CASES = [*SCANS, *CONDS, *WHILES, *SOLVES, *CALLS]

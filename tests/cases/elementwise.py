@@ -166,8 +166,3 @@ for primitive in (p.bitwise_not, p.bitwise_count):
     add(primitive, rng.integers(0, 99, 5))
     add(primitive, np.int64(12))
 add(p.bitwise_not, np.array([True, False]), name="booleans")
-
-# The fused linear part of a binary operation.
-for shape in [(3,), (), (2, 1, 2)]:
-    add(p.weighted_sum, *(signed(0.2, 3, *shape) for _ in range(4)))
-add(p.weighted_sum, 2.0, signed(0.2, 3, 3), signed(0.2, 3, 3), signed(0.2, 3, 3), name="number-weight")
