@@ -243,3 +243,16 @@ def test_threads_share_a_jitted_function():
 def test_jit_needs_a_function():
     with pytest.raises(ft.errors.InputError, match=r"jit\(f\)\(x\)"):
         jit(3.0)
+
+
+def test_reverse_mode_of_a_while_loop_in_a_jitted_function():
+    def doubled(x):
+        return lax.while_loop(lambda c: c[0] < 10.0, lambda c: (2.0 * c[0], np.sin(c[1] * c[0])), (x, x))[1]
+
+    expected = grad(doubled)(0.7)
+    assert grad(jit(doubled))(0.7) == pytest.approx(expected, rel=1e-13)
+    np.testing.assert_allclose(vmap(grad(jit(doubled)))(np.array([0.7, 3.0]))[0], expected, rtol=1e-13)
+    for mode in ("rev-rev", "fwd-rev", "rev-fwd"):
+        assert hessian(jit(doubled), mode=mode)(0.7) == pytest.approx(hessian(doubled, mode=mode)(0.7), rel=1e-11)
+    with pytest.raises(AbstractValueError, match="jit"):
+        jit(grad(doubled))(0.7)

@@ -23,6 +23,7 @@ __all__ = [
     "broadcast_batch",
     "broadcast_flags",
     "carry_fixpoint",
+    "check_branches",
     "check_carry",
     "choose",
     "fill_tangents",
@@ -67,7 +68,7 @@ def stage_body(
         out_tree.append(structure)
         return [canonicalize(leaf) for leaf in out]
 
-    closed = stage(flat_fun, avals, weak)
+    closed = stage(flat_fun, avals, weak, "functrace.lax")
     jaxpr, constants = hoist_constants(closed)
     return Body(jaxpr, constants, out_tree[0], closed.out_avals)
 
@@ -101,6 +102,36 @@ def check_carry(
                 got=f"enters as {before}, leaves as {after}",
                 remedy=remedy,
             )
+
+
+def check_branches(
+    name: str,
+    trees: Sequence[tree.TreeDef],
+    avals: Sequence[Sequence[ShapedArray]],
+) -> None:
+    """Raise unless all branches return values of one structure and type.
+
+    Raises:
+        CarryError: names the branches, the path, both types and the remedy.
+    """
+    remedy = "return the same structure, shapes and dtypes from every branch, converting with .astype or reshaping"
+    for i in range(1, len(trees)):
+        if trees[i] != trees[0]:
+            raise CarryError(
+                f"the branches of {name} return different structures",
+                where=user_line(),
+                got=f"{trees[0]} from branch 0, {trees[i]} from branch {i}",
+                remedy=remedy,
+            )
+        paths = [tree.keystr(path) for path, _ in tree.leaves_with_path(tree.unflatten(trees[0], list(avals[0])))]
+        for path, first, other in zip(paths, avals[0], avals[i], strict=True):
+            if first != other:
+                raise CarryError(
+                    f"the branches of {name} return different types at output{path}",
+                    where=user_line(),
+                    got=f"{first} from branch 0, {other} from branch {i}",
+                    remedy=remedy,
+                )
 
 
 # what the rules of loops and branches share
@@ -151,9 +182,7 @@ def reorder(closed: ClosedJaxpr, inputs: Sequence[int], outputs: Sequence[int]) 
     return ClosedJaxpr(Jaxpr(jaxpr.constvars, invars, jaxpr.eqns, [jaxpr.outvars[i] for i in outputs]), closed.consts)
 
 
-def carry_fixpoint(
-    flags: list[bool], consts: int, carry: int, run: Callable[[list[bool], list[bool]], Any]
-) -> Any:
+def carry_fixpoint(flags: list[bool], consts: int, carry: int, run: Callable[[list[bool], list[bool]], Any]) -> Any:
     """Run a program transformation of a loop's body until the carry leaves with the flags it enters with.
 
     Args:

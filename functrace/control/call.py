@@ -11,13 +11,14 @@ from typing import Any
 
 from functrace.control.linearity import require_linear
 from functrace.core.evaluate import python_function
-from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, hoist_constants
+from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
+from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
-from functrace.interpreters.linearize import linearize_jaxpr
+from functrace.interpreters.linearize import linearize, linearize_jaxpr
 from functrace.interpreters.simplify import simplify
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.shape import zeros
@@ -68,10 +69,16 @@ def _linearize(
     nonzeros = tuple(t is not None for t in tangents)
 
     def make() -> Any:
-        split = linearize_jaxpr(ClosedJaxpr(jaxpr), nonzeros)
+        try:
+            split = linearize_jaxpr(ClosedJaxpr(jaxpr), nonzeros)
+        except AbstractValueError:
+            return ()
         return *hoist_constants(split.primal), *hoist_constants(split.linear), split.out_nonzeros
 
-    primal, primal_constants, linear, linear_constants, out_nonzeros = derive(jaxpr, ("linearize", nonzeros), make)
+    derived = derive(jaxpr, ("linearize", nonzeros), make)
+    if not derived:
+        return _linearize_at_values(record, primals, tangents, jaxpr)
+    primal, primal_constants, linear, linear_constants, out_nonzeros = derived
     outs = jit_call.bind(*primal_constants, *primals, jaxpr=primal, name=name)
     count = len(jaxpr.outvars)
     atoms: list[Atom] = [*map(Literal, linear_constants), *map(Literal, outs[count:])]
@@ -79,6 +86,21 @@ def _linearize(
     params = {"jaxpr": linear, "name": f"linear({name})"}
     found = iter(record(jit_call, atoms, linear.out_avals, params))
     return outs[:count], [next(found) if nonzero else None for nonzero in out_nonzeros]
+
+
+def _linearize_at_values(
+    record: Callable[..., Any], primals: list[Any], tangents: list[Var | None], jaxpr: Jaxpr
+) -> tuple[list[Any], list[Var | None]]:
+    """Linearize operation by operation, where the linear program depends on values (how often a while loop runs)."""
+    active = [t is not None for t in tangents]
+    outs, program = linearize(lambda *values: eval_jaxpr(jaxpr, (), *values), primals, active)
+    env: dict[Atom, Any] = dict(zip(program.invars, (t for t in tangents if t is not None), strict=True))
+    for eqn in program.eqns:
+        avals = [v.aval for v in eqn.outvars]
+        multiple = eqn.primitive.multiple
+        found = record(eqn.primitive, [env.get(a, a) for a in eqn.invars], avals if multiple else avals[0], eqn.params)
+        env.update(zip(eqn.outvars, found if multiple else [found], strict=True))
+    return outs, [None if v is None else env[v] for v in program.outvars]
 
 
 def _transpose(bars: list[Any], *operands: Any, jaxpr: Jaxpr, name: str) -> list[Any]:

@@ -86,10 +86,19 @@ class PartialEvalTrace(Trace):
         if isinstance(value, Tracer):
             if value._trace is self:
                 return value.atom  # type: ignore[attr-defined]
-            if not value._trace.alive:
+            if not value._trace.alive or not self.within(value._trace):
                 raise leaked(value)
             return Literal(value.frozen())
         return Literal(value)
+
+    def within(self, trace: Trace) -> bool:
+        """Whether a trace is above this one, so that its tracers are constants here. (Below, they would be lost.)"""
+        above = self.parent
+        while above is not trace and above.stands_for is not trace:
+            if above is above.parent:
+                return False
+            above = above.parent
+        return True
 
 
 class StagingTrace(PartialEvalTrace):
@@ -118,10 +127,17 @@ class StagingTrace(PartialEvalTrace):
 
 
 def stage(
-    flat_fun: Callable[..., Sequence[Any]], avals: Sequence[ShapedArray], weak: Sequence[bool] = ()
+    flat_fun: Callable[..., Sequence[Any]],
+    avals: Sequence[ShapedArray],
+    weak: Sequence[bool] = (),
+    name: str = StagingTrace.name,
 ) -> ClosedJaxpr:
-    """Record `flat_fun`, which takes one value per aval and returns a list, under the current trace as parent."""
+    """Record `flat_fun`, which takes one value per aval and returns a list, under the current trace as parent.
+
+    `name` is what messages call the tracing.
+    """
     trace = StagingTrace(current_trace())
+    trace.name = name
     inputs = [trace.new_input(aval) for aval in avals]
     for tracer, is_weak in zip(inputs, weak, strict=False):
         tracer.weak = is_weak

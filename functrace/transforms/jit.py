@@ -150,7 +150,7 @@ class Jitted:
             out_tree.append(structure)
             return [canonicalize(leaf) for leaf in leaves]
 
-        jaxpr, constants = hoist_constants(stage(flat_fun, avals, weak))
+        jaxpr, constants = hoist_constants(stage(flat_fun, avals, weak, "jit"))
         return _Program(jaxpr, constants, out_tree[0])
 
     def trace(self, *args: Any, **kwargs: Any) -> ClosedJaxpr:
