@@ -256,3 +256,12 @@ def test_reverse_mode_of_a_while_loop_in_a_jitted_function():
         assert hessian(jit(doubled), mode=mode)(0.7) == pytest.approx(hessian(doubled, mode=mode)(0.7), rel=1e-11)
     with pytest.raises(AbstractValueError, match="jit"):
         jit(grad(doubled))(0.7)
+
+
+def test_a_jitted_branch_not_taken_contributes_nothing():
+    def guarded(x):
+        return np.where(x > 0.0, jit(lambda x: np.sqrt(x) * 3.0)(x), 2.0 * x)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for derivative in (grad(guarded), jacfwd(guarded), jit(grad(guarded))):
+            assert derivative(0.0) == 2.0

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from typing import Any
 
 from functrace.control.linearity import require_linear
+from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
-from functrace.core.primitive import Primitive, is_linear
+from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
-from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
-from functrace.interpreters.linearize import linearize, linearize_jaxpr
+from functrace.interpreters.linearize import linearize_jaxpr
 from functrace.interpreters.simplify import simplify
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.shape import zeros
@@ -68,17 +68,14 @@ def _linearize(
 ) -> tuple[list[Any], list[Var | None]]:
     nonzeros = tuple(t is not None for t in tangents)
 
+    if derive(jaxpr, ("needs values",), lambda: (needs_values(jaxpr),))[0]:
+        return linearize_now(record, lambda *values: eval_jaxpr(jaxpr, (), *values), primals, tangents)
+
     def make() -> Any:
-        try:
-            split = linearize_jaxpr(ClosedJaxpr(jaxpr), nonzeros)
-        except AbstractValueError:
-            return ()
+        split = linearize_jaxpr(ClosedJaxpr(jaxpr), nonzeros)
         return *hoist_constants(split.primal), *hoist_constants(split.linear), split.out_nonzeros
 
-    derived = derive(jaxpr, ("linearize", nonzeros), make)
-    if not derived:
-        return _linearize_at_values(record, primals, tangents, jaxpr)
-    primal, primal_constants, linear, linear_constants, out_nonzeros = derived
+    primal, primal_constants, linear, linear_constants, out_nonzeros = derive(jaxpr, ("linearize", nonzeros), make)
     outs = jit_call.bind(*primal_constants, *primals, jaxpr=primal, name=name)
     count = len(jaxpr.outvars)
     atoms: list[Atom] = [*map(Literal, linear_constants), *map(Literal, outs[count:])]
@@ -88,33 +85,20 @@ def _linearize(
     return outs[:count], [next(found) if nonzero else None for nonzero in out_nonzeros]
 
 
-def _linearize_at_values(
-    record: Callable[..., Any], primals: list[Any], tangents: list[Var | None], jaxpr: Jaxpr
-) -> tuple[list[Any], list[Var | None]]:
-    """Linearize operation by operation, where the linear program depends on values (how often a while loop runs)."""
-    active = [t is not None for t in tangents]
-    outs, program = linearize(lambda *values: eval_jaxpr(jaxpr, (), *values), primals, active)
-    env: dict[Atom, Any] = dict(zip(program.invars, (t for t in tangents if t is not None), strict=True))
-    for eqn in program.eqns:
-        avals = [v.aval for v in eqn.outvars]
-        multiple = eqn.primitive.multiple
-        found = record(eqn.primitive, [env.get(a, a) for a in eqn.invars], avals if multiple else avals[0], eqn.params)
-        env.update(zip(eqn.outvars, found if multiple else [found], strict=True))
-    return outs, [None if v is None else env[v] for v in program.outvars]
-
-
 def _transpose(bars: list[Any], *operands: Any, jaxpr: Jaxpr, name: str) -> list[Any]:
     linear = tuple(is_linear(o) for o in operands)
+    masked = any(isinstance(bar, Masked) for bar in bars)
+    bars = [bar.value if isinstance(bar, Masked) else bar for bar in bars]
 
     def make() -> Any:
         try:
-            return hoist_constants(transpose_jaxpr(ClosedJaxpr(jaxpr), linear))
+            return hoist_constants(transpose_jaxpr(ClosedJaxpr(jaxpr), linear, masked))
         except Exception:
             # Programs that linearization made are linear; only another one is worth the time to say where it is not.
             require_linear(jaxpr.eqns, [v for v, flag in zip(jaxpr.invars, linear, strict=True) if flag])
             raise
 
-    derived, constants = derive(jaxpr, ("transpose", linear), make)
+    derived, constants = derive(jaxpr, ("transpose", linear, masked), make)
     filled = [zeros(a) if bar is None else bar for bar, a in zip(bars, jaxpr.out_avals, strict=True)]
     known = [o for o, flag in zip(operands, linear, strict=True) if not flag]
     found = iter(jit_call.bind(*constants, *known, *filled, jaxpr=derived, name=f"transpose({name})"))
@@ -146,4 +130,5 @@ jit_call = Primitive(
     batch=_batch,
     family="control",
     multiple=True,
+    masks="program",
 )
