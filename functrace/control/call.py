@@ -23,7 +23,7 @@ from functrace.interpreters.simplify import simplify
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.shape import zeros
 
-__all__ = ["jit_call", "run_jaxpr"]
+__all__ = ["jit_call", "run_jaxpr", "simplified"]
 
 
 def derive(jaxpr: Jaxpr, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
@@ -38,12 +38,16 @@ def derive(jaxpr: Jaxpr, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
     return found
 
 
+def simplified(jaxpr: Jaxpr) -> Jaxpr:
+    """The simplified program, made once."""
+    return derive(jaxpr, ("simplified",), lambda: simplify(jaxpr))
+
+
 def run_jaxpr(jaxpr: Jaxpr, *values: Any) -> list[Any]:
-    """Run the simplified program on plain values."""
-    simplified: Jaxpr = derive(jaxpr, ("simplified",), lambda: simplify(jaxpr))
+    """Run the simplified program on plain values, whatever trace is current."""
     token = set_trace(EVAL)
     try:
-        return python_function(simplified)(*values)
+        return python_function(simplified(jaxpr))(*values)
     finally:
         reset_trace(token)
 

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from functrace import tree
-from functrace.control.call import derive, jit_call, run_jaxpr
+from functrace.control.call import jit_call, run_jaxpr, simplified
+from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.interpreters.simplify import simplify
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, check_callable, check_hashable, export
 from functrace.transforms._flatten import call as call_user
@@ -38,12 +38,19 @@ class CacheInfo(NamedTuple):
     size: int
 
 
-class _Program(NamedTuple):
+class _Program:
     """One traced specialization."""
 
-    jaxpr: Jaxpr
-    constants: list[Any]
-    out_tree: tree.TreeDef
+    __slots__ = ("constants", "jaxpr", "out_tree", "run")
+
+    def __init__(self, jaxpr: Jaxpr, constants: list[Any], out_tree: tree.TreeDef) -> None:
+        self.jaxpr, self.constants, self.out_tree = jaxpr, constants, out_tree
+        #: Runs on plain values at the bottom.
+        self.run = functools.partial(run_jaxpr, jaxpr)
+
+    def prepare(self) -> None:
+        """Make the program's function now, for calls that need nothing else."""
+        self.run = python_function(simplified(self.jaxpr))
 
 
 class Lowered:
@@ -58,7 +65,7 @@ class Lowered:
         jaxpr = self._program.jaxpr
         if dialect == "jaxpr":
             return jaxpr.pretty()
-        return derive(jaxpr, ("simplified",), lambda: simplify(jaxpr)).pretty()
+        return simplified(jaxpr).pretty()
 
     def compile(self) -> Callable[..., Any]:
         """A function of arguments of exactly these types."""
@@ -72,8 +79,8 @@ class Lowered:
 
 
 def _run(program: _Program, leaves: list[Any]) -> Any:
-    outs = run_jaxpr(program.jaxpr, *program.constants, *leaves)
-    return tree.unflatten(program.out_tree, export(outs, [*program.constants, *leaves]))
+    operands = [*program.constants, *leaves]
+    return tree.unflatten(program.out_tree, export(program.run(*operands), operands))
 
 
 class Jitted:
@@ -86,21 +93,39 @@ class Jitted:
         self.fun = fun
         self.static_argnums, self.static_argnames, self.inline = static_argnums, static_argnames, inline
         self._programs: dict[Any, _Program] = {}
+        #: Programs by the dtypes and shapes of flat arguments, for the short way.
+        self._direct: dict[Any, _Program] = {}
         self._lock = threading.RLock()
         self._hits = self._misses = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if os.environ.get("FUNCTRACE_DISABLE_JIT", "0") not in ("", "0"):
             return self.fun(*args, **kwargs)
+        if current_trace() is EVAL:
+            return self._evaluate(args, kwargs)
         program, leaves = self._specialize(args, kwargs)
-        if current_trace() is EVAL and not any(isinstance(leaf, Tracer) for leaf in leaves):
-            return _run(program, leaves)
         operands = [*program.constants, *(_kept(leaf) for leaf in leaves)]
         if self.inline:
             outs = eval_jaxpr(program.jaxpr, (), *operands)
         else:
             outs = jit_call.bind(*operands, jaxpr=program.jaxpr, name=self.__name__)  # type: ignore[attr-defined]
         return tree.unflatten(program.out_tree, outs)
+
+    def _evaluate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run on plain values; flat arguments of known types go the short way."""
+        kinds = None if kwargs or self.static_argnums else _kinds(args)
+        program = None if kinds is None else self._direct.get(kinds)
+        if program is not None:
+            self._hits += 1
+            return _run(program, [np.float64(a) if type(a) is float else a for a in args])
+        program, leaves = self._specialize(args, kwargs)
+        if any(isinstance(leaf, Tracer) for leaf in leaves):
+            return tree.unflatten(program.out_tree, jit_call.bind(*leaves, jaxpr=program.jaxpr, name="jit"))
+        result = _run(program, leaves)
+        if kinds is not None:
+            program.prepare()
+            self._direct[kinds] = program
+        return result
 
     def _specialize(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Program, list[Any]]:
         """The program for these arguments, and their dynamic leaves."""
@@ -169,6 +194,7 @@ class Jitted:
         """Forget all programs."""
         with self._lock:
             self._programs.clear()
+            self._direct.clear()
             self._hits = self._misses = 0
 
     def cache_info(self) -> CacheInfo:
@@ -177,6 +203,20 @@ class Jitted:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+
+def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """The types of arguments that are arrays or floats, or None where one is something else."""
+    kinds: list[Any] = []
+    for a in args:
+        kind = type(a)
+        if kind is np.ndarray and a.ndim:
+            kinds.append((a.dtype, a.shape))
+        elif kind is float or kind is np.float64:
+            kinds.append(kind)
+        else:
+            return None
+    return tuple(kinds)
 
 
 def _kept(leaf: Any) -> Any:
