@@ -15,10 +15,9 @@ from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, ShapeError
 from functrace.numpy._axes import normalize_axis, reduction_axes
 from functrace.numpy._dispatch import write_out
-from functrace.numpy._promotion import as_array, cast
+from functrace.numpy._promotion import as_array, cast, checked_dtype
 from functrace.numpy._reducing import NO_VALUE, accumulator, combine, is_true, known, start_reduction
 from functrace.numpy._structural import flat, structural
-from functrace.numpy.shape import checked_dtype
 from functrace.primitives import reduction as r
 from functrace.primitives.elementwise import fmax, fmin, isnan, maximum, minimum, mul, select, sub
 from functrace.primitives.families import add
@@ -26,8 +25,8 @@ from functrace.primitives.shape import concatenate, full
 from functrace.util import user_line
 
 __all__ = [
-    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cummax", "cummin", "cumprod", "cumsum", "cumulative_prod",
-    "cumulative_sum", "max", "min", "nanargmax", "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmin", "nanprod",
+    "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cummax", "cummin", "cumprod",
+    "cumsum", "cumulative_prod", "cumulative_sum", "max", "min", "nanargmax", "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmin", "nanprod",
     "nansum", "prod", "ptp", "sum",
 ]  # fmt: skip
 

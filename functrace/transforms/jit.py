@@ -46,7 +46,7 @@ class _Program:
     def __init__(self, jaxpr: Jaxpr, constants: list[Any], out_tree: tree.TreeDef) -> None:
         self.jaxpr, self.constants, self.out_tree = jaxpr, constants, out_tree
         #: Runs on plain values at the bottom.
-        self.run = functools.partial(run_jaxpr, jaxpr)
+        self.run: Callable[..., list[Any]] = functools.partial(run_jaxpr, jaxpr)
 
     def prepare(self) -> None:
         """Make the program's function now, for calls that need nothing else."""
