@@ -7,11 +7,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import eager, modes
+from bench import control, eager, higher, modes, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 
-SUITES = {"eager": eager.scenarios, "modes": modes.scenarios}
+SUITES = {
+    "control": control.scenarios,
+    "eager": eager.scenarios,
+    "higher": higher.scenarios,
+    "modes": modes.scenarios,
+    "vmath": vmath.scenarios,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

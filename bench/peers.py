@@ -23,6 +23,13 @@ def _identity(value: Any) -> Any:
     return value
 
 
+def python_scan(step: Function, carry: Any, xs: Any) -> tuple[Any, Any]:
+    """`scan` as a Python loop, without outputs."""
+    for x in xs:
+        carry, _ = step(carry, x)
+    return carry, None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Peer:
     """A library as the scenarios see it. `module` is what a user imports to have it."""
@@ -36,8 +43,10 @@ class Peer:
     grad: Callable[[Function], Function] = _missing
     jacfwd: Callable[[Function], Function] = _missing
     jacrev: Callable[[Function], Function] = _missing
+    nth_derivative: Callable[[Function, int], Function] = _missing
     make_jaxpr: Callable[[Function], Function] = _missing
     jit: Callable[[Function], Function] = _identity
+    scan: Callable[[Function, Any, Any], tuple[Any, Any]] = python_scan
 
     @property
     def version(self) -> str:
@@ -62,7 +71,9 @@ def load_functrace() -> Peer:
         grad=functrace.grad,
         jacfwd=functrace.jacfwd,
         jacrev=functrace.jacrev,
+        nth_derivative=functrace.nth_derivative,
         make_jaxpr=functrace.make_jaxpr,
+        scan=functrace.lax.scan,
     )
 
 
@@ -85,8 +96,13 @@ def load_autograd() -> Peer:
 
 def load_jax() -> Peer:
     import jax
+    from jax.experimental.jet import jet
 
     jax.config.update("jax_enable_x64", True)
+
+    def nth_derivative(f: Function, order: int) -> Function:
+        return lambda x: jet(f, (x,), ([1.0, *[0.0] * (order - 1)],))[1][-1]
+
     return Peer(
         name="jax",
         module="jax",
@@ -96,8 +112,10 @@ def load_jax() -> Peer:
         grad=jax.grad,
         jacfwd=jax.jacfwd,
         jacrev=jax.jacrev,
+        nth_derivative=nth_derivative,
         make_jaxpr=jax.make_jaxpr,
         jit=jax.jit,
+        scan=jax.lax.scan,
     )
 
 

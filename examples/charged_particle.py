@@ -83,7 +83,7 @@ def argmin(f, w, gradient, rate=1e-5, tolerance=1e-5):
     return w
 
 
-def newton(f, w, gradient, steps=4):
+def newton(f, w, gradient, steps=3):
     """Newton's method for a minimum near w, with derivatives nested once more."""
     slope = gradient(f)
     curvature = gradient(slope)
@@ -115,7 +115,7 @@ def main():
         def f(w, inner=GRADIENT[inner]):
             return miss(w, inner)
 
-        near = argmin(f, 0.0, GRADIENT[outer], rate=5e-3, tolerance=3e-3)
+        near = argmin(f, 0.0, GRADIENT[outer], rate=5e-3, tolerance=1e-2)
         w = newton(f, near, GRADIENT[outer])
         seconds = time.perf_counter() - began
         print(f"{outer} over {inner}: w = {w:.12f}, lands {f(w) ** 0.5:.1e} from the origin   {seconds:.2f} s")

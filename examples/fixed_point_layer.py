@@ -134,9 +134,10 @@ def compare(weights, xs, labels):
 
 
 def train(weights, xs, labels, steps=150, rate=0.3, momentum=0.9):
+    value_and_gradient = ft.jit(ft.value_and_grad(loss))
     velocity = ft.tree.map(np.zeros_like, weights)
     for step in range(steps + 1):
-        value, gradient = ft.value_and_grad(loss)(weights, xs, labels)
+        value, gradient = value_and_gradient(weights, xs, labels)
         if step % 50 == 0:
             print(f"step {step:3d}   loss {value:.4f}")
         velocity = ft.tree.map(lambda v, g: momentum * v - rate * g, velocity, gradient)

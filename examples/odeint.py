@@ -14,19 +14,18 @@ from scipy.integrate import solve_ivp
 import functrace as ft
 from functrace import lax
 
-# Dormand and Prince (1980): nodes, stages, the weights of order 5 (the last stage is the next step's first), and
-# their difference to the weights of order 4.
-NODES = np.array([0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0])
+# Dormand and Prince (1980): nodes and stages, of which the last is the next step's first, and the weights of the
+# error. They are Python floats, so that a float32 state stays float32.
+NODES = [1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0]
 STAGES = [
-    np.array([]),
-    np.array([1 / 5]),
-    np.array([3 / 40, 9 / 40]),
-    np.array([44 / 45, -56 / 15, 32 / 9]),
-    np.array([19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729]),
-    np.array([9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656]),
-    np.array([35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84]),
+    [1 / 5],
+    [3 / 40, 9 / 40],
+    [44 / 45, -56 / 15, 32 / 9],
+    [19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729],
+    [9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656],
+    [35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84],
 ]
-ERROR = np.array([71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40])
+ERROR = [71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40]
 
 
 def rk4(f, y0, times, *args):
@@ -48,7 +47,7 @@ def rk4(f, y0, times, *args):
 def dopri5_step(f, y, slope, t, h, args):
     """One step of order 5: the new value, the slope there, and an estimate of the error."""
     slopes = [slope]
-    for node, weights in zip(NODES[1:], STAGES[1:], strict=True):
+    for node, weights in zip(NODES, STAGES, strict=True):
         new_y = y + h * sum(w * k for w, k in zip(weights, slopes, strict=True))
         slopes.append(f(new_y, t + node * h, *args))
     return new_y, slopes[-1], h * sum(w * k for w, k in zip(ERROR, slopes, strict=True))
@@ -84,14 +83,11 @@ def dopri5(f, y0, times, *args, rtol=1e-8, atol=1e-8, first_step=0.01):
                 new_h,
             )
 
-        return lax.while_loop(unfinished, attempt, state)
+        state = lax.while_loop(unfinished, attempt, state)
+        return state, state[0]
 
-    state = (y0, f(y0, times[0], *args), times[0], first_step)
-    ys = [y0]
-    for target in times[1:]:
-        state = advance(state, target)
-        ys.append(state[0])
-    return np.stack(ys)
+    _, ys = lax.scan(advance, (y0, f(y0, times[0], *args), times[0], first_step), times[1:])
+    return np.concatenate([y0[None], ys])
 
 
 def pendulum(y, t, damping, force):

@@ -1,7 +1,9 @@
 """A recurrent network learns to repeat what it heard some steps ago.
 
 The recurrence is one `scan`, traced once for a sequence of any length; `vmap` runs it on a batch. Its gradient is that
-of the same recurrence written as a Python loop. Run it with `python examples/rnn.py`.
+of the same recurrence written as a Python loop. `jit` traces the training step once.
+
+Run it with `python examples/rnn.py`.
 """
 
 import time
@@ -64,7 +66,7 @@ def compare_loops(weights, xs):
 
 
 def train(weights, key, steps=150, rate=0.1, momentum=0.9):
-    value_and_gradient = ft.value_and_grad(loss)
+    value_and_gradient = ft.jit(ft.value_and_grad(loss))
     velocity = ft.tree.map(np.zeros_like, weights)
     for step in range(steps + 1):
         xs = random.uniform(random.fold_in(key, step), (BATCH, LENGTH), minval=-1.0, maxval=1.0)

@@ -59,7 +59,7 @@ def solve(f, y, end, order, tolerance=1e-16):
 
 
 def main():
-    start, end = np.array([2.0, 1.0, 0.0, 0.0]), 1.0
+    start, end = np.array([2.0, 1.0, 0.0, 0.0]), 0.5
 
     # The derivatives agree with those by nested forward mode, whose cost doubles with every order.
     def along(g):
@@ -73,7 +73,7 @@ def main():
     )
 
     reference = solve_ivp(lambda t, y: double_pendulum(y), (0.0, end), start, "DOP853", rtol=1e-13, atol=1e-13)
-    for order, tolerance in ((10, 1e-13), (20, 1e-16)):
+    for order, tolerance in ((10, 1e-10), (20, 1e-16)):
         y, steps = solve(double_pendulum, start, end, order, tolerance)
         drift = abs(energy(y) - energy(start))
         print(f"order {order:2d}, {steps:4d} steps   energy drifts by {drift:.1e}")

@@ -16,11 +16,14 @@ from functrace.core.ir import ClosedJaxpr as ClosedJaxpr
 from functrace.core.ir import Jaxpr as Jaxpr
 from functrace.core.primitive import Primitive as Primitive
 from functrace.core.types import float0 as float0
+from functrace.transforms import CustomVJPPrimal as CustomVJPPrimal
 from functrace.transforms import ShapeDtypeStruct as ShapeDtypeStruct
-from functrace.transforms import eval_jaxpr as eval_jaxpr
+from functrace.transforms import SymbolicZero as SymbolicZero
 from functrace.transforms import checkpoint as checkpoint
+from functrace.transforms import checkpoint as remat  # noqa: F401  (JAX has both names)
 from functrace.transforms import custom_jvp as custom_jvp
 from functrace.transforms import custom_vjp as custom_vjp
+from functrace.transforms import eval_jaxpr as eval_jaxpr
 from functrace.transforms import eval_shape as eval_shape
 from functrace.transforms import grad as grad
 from functrace.transforms import hessian as hessian

@@ -13,8 +13,7 @@ import numpy as np
 
 from functrace.errors import ShapeError
 from functrace.numpy._axes import as_index, normalize_axis, reduction_axes
-from functrace.numpy._promotion import as_array, broadcast_operands, broadcast_to, cast
-from functrace.numpy.shape import checked_dtype
+from functrace.numpy._promotion import as_array, broadcast_operands, broadcast_to, cast, checked_dtype
 from functrace.primitives import elementwise as p
 from functrace.primitives import reduction, special
 from functrace.primitives.families import reduce_sum, reshape
@@ -344,13 +343,14 @@ def log_softmax(x: Any, axis: Any = -1, where: Any = None) -> Any:
     value = _masked(_floats(x), where)
     axes = _reduced(value, axis)
     shifted = p.sub(value, spread(_finite_peak(value, axes), value.shape, axes))
-    return p.sub(shifted, spread(reduction.logsumexp(shifted, axes=axes), value.shape, axes))
+    return _masked(p.sub(shifted, spread(reduction.logsumexp(shifted, axes=axes), value.shape, axes)), where)
 
 
 def _finite_peak(x: Any, axes: tuple[int, ...]) -> Any:
-    """The maximum along axes, without derivative; 0 where it is infinite."""
-    peak = p.stop_gradient(reduction.reduce_max(x, axes=axes))
-    return p.select(p.isfinite(peak), peak, p.zero_of(peak))
+    """The maximum along axes, without derivative; 0 where it is infinite. Of complex numbers, of the real parts."""
+    size = p.real(x) if x.dtype.kind == "c" else x
+    peak = p.stop_gradient(reduction.reduce_max(size, axes=axes))
+    return cast(p.select(p.isfinite(peak), peak, p.zero_of(peak)), x.dtype)
 
 
 def logsumexp(
@@ -375,6 +375,8 @@ def logsumexp(
         np.True_
     """
     value = _masked(_floats(a), where)
+    if b is None and return_sign and value.dtype.kind == "c":
+        b = 1.0
     if b is not None:
         shape = np.broadcast_shapes(value.shape, np.shape(b))
         value, weights = broadcast_to(value, shape), broadcast_to(_floats(b), shape)
@@ -399,9 +401,8 @@ def _weighted(x: Any, b: Any, axes: tuple[int, ...], signed: bool) -> tuple[Any,
     x = p.select(dead, dtype.type(-np.inf), x)
     peak = _finite_peak(x, axes)
     total = reduce_sum(p.mul(b, p.exp(p.sub(x, spread(peak, x.shape, axes)))), axes=axes)
-    sign = p.sign(total)
     size = p.abs_(total) if signed else total
-    return p.add(p.log(size), peak), sign
+    return p.add(p.log(size), p.real(peak) if size.dtype != peak.dtype else peak), np.sign(total)
 
 
 # others

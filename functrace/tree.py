@@ -23,6 +23,7 @@ from operator import itemgetter
 from typing import Any, TypeVar
 
 from functrace.errors import NonHashableError, RegistrationError, TreeError
+from functrace.util import user_line
 
 IsLeaf = Callable[[Any], bool] | None
 KeyPath = tuple[Any, ...]  # its steps are the three classes below
@@ -68,7 +69,9 @@ def _flatten_dict(tree: dict[Any, Any]) -> tuple[Sequence[Any], tuple[Any, ...]]
         keys = tuple(sorted(tree))
     except TypeError as error:
         remedy = "use keys of one sortable type, or an OrderedDict, which keeps its own order"
-        raise TreeError("dict keys in a pytree cannot be sorted", got=f"keys {[*tree]}", remedy=remedy) from error
+        raise TreeError(
+            "dict keys in a pytree cannot be sorted", where=user_line(), got=f"keys {[*tree]}", remedy=remedy
+        ) from error
     return (itemgetter(*keys)(tree) if len(keys) > 1 else [tree[key] for key in keys]), keys
 
 

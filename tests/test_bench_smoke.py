@@ -16,7 +16,7 @@ from bench.peers import load_numpy
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("suite", ["eager", "modes"])
+@pytest.mark.parametrize("suite", ["control", "eager", "higher", "modes"])
 def test_suite_runs(suite, tmp_path):
     """In a process of its own: the peers configure and warn as they please."""
     files = [tmp_path / "out.json", tmp_path / "out.md"]

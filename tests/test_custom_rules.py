@@ -7,7 +7,7 @@ import pytest
 
 import functrace as ft
 import functrace.numpy as fnp
-from functrace import checkpoint, custom_jvp, custom_vjp, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from functrace import checkpoint, custom_jvp, custom_vjp, grad, hessian, jacfwd, jacrev, jvp, lax, vjp, vmap
 from functrace.errors import ArgumentError, CustomRuleError, InputError
 from functrace.transforms import CustomVJPPrimal, SymbolicZero
 
@@ -441,8 +441,9 @@ def test_results_do_not_change_with_the_users_arrays():
         lambda x, bar: (1.0,),
         lambda x, bar: (1.0 / bar,),
         lambda x, bar: (np.sin(bar),),
+        lambda x, bar: (lax.scan(lambda c, _: (c * c, None), bar, None, length=2)[0],),
     ],
-    ids=["clip", "square", "where", "affine", "constant", "divide", "sin"],
+    ids=["clip", "square", "where", "affine", "constant", "divide", "sin", "scan"],
 )
 def test_forward_mode_of_a_nonlinear_backward_rule_is_refused(bwd):
     f = custom_vjp(lambda x: x)
@@ -452,6 +453,16 @@ def test_forward_mode_of_a_nonlinear_backward_rule_is_refused(bwd):
         jacfwd(f)(2.0)
     f.defjvp(lambda primals, tangents: (primals[0], 5.0 * tangents[0]))
     assert jacfwd(f)(2.0) == 5.0
+
+
+def test_forward_mode_of_a_backward_rule_with_a_loop():
+    f = custom_vjp(lambda x: 4.0 * x)
+
+    def bwd(_, bar):
+        return (lax.scan(lambda c, _: (2.0 * c, None), bar, None, length=2)[0],)
+
+    f.defvjp(lambda x: (4.0 * x, None), bwd)
+    assert grad(f)(3.0) == jacfwd(f)(3.0) == 4.0
 
 
 # faulty rules
@@ -609,3 +620,42 @@ def test_rule_over_arrays_made_inside_the_trace_is_refused():
 
     with pytest.raises(CustomRuleError, match="pass the value as an argument"):
         grad(f)(X)
+
+
+@pytest.mark.parametrize(
+    ("transform", "points"),
+    [(grad, 0.3), (jacfwd, 0.3), (lambda f: ft.nth_derivative(f, 1), 0.3), (lambda f: vmap(grad(f)), X)],
+)
+def test_closures_inside_a_staged_derivative_are_not_constants(transform, points):
+    want = transform(lambda x: np.sin(x * x) * x)(points)
+    closed = ft.make_jaxpr(transform(lambda x: checkpoint(lambda v: np.sin(v) * x)(x * x)))(points + 0.5)
+    np.testing.assert_allclose(ft.eval_jaxpr(closed.jaxpr, closed.consts, points)[0], want)
+    for use in (lambda f, y: f(2.0), lambda f, y: f(y)):
+        for which in (0, 1):
+            with pytest.raises(CustomRuleError, match="pass the value as an argument"):
+                ft.make_jaxpr(transform(lambda y: use(closing_over(y)[which], y)))(points)  # noqa: B023
+
+
+def test_python_numbers_give_way_in_promotion():
+    x = np.float32(1.5)
+    f = custom_jvp(lambda x, y: x * y)
+    f.defjvp(lambda primals, tangents: (f(*primals), tangents[0] * primals[1]))
+    g = custom_vjp(lambda x, y: x * y)
+    g.defvjp(lambda x, y: (x * y, y), lambda y, bar: (bar * y, None))
+    for call in (f, g, checkpoint(lambda x, y: x * y)):
+        for run in (lambda x: call(x, 2.0), lambda x: ft.make_jaxpr(call)(x, 2.0).out_avals[0]):  # noqa: B023
+            assert run(x).dtype == np.float32
+        value, dot = jvp(lambda x: call(x, 2.0), (x,), (x,))  # noqa: B023
+        assert value.dtype == dot.dtype == np.float32
+        assert grad(lambda x: call(x, 2.0))(x).dtype == np.float32  # noqa: B023
+        assert vmap(grad(lambda x: call(x, 2.0)))(np.full(2, x)).dtype == np.float32  # noqa: B023
+        assert grad(lambda y: call(x, y))(2.0) == (0.0 if call is not checkpoint and hasattr(call, "fun") else 1.5)  # noqa: B023
+
+
+def test_a_checkpointed_branch_not_taken_contributes_nothing():
+    def guarded(x):
+        return np.where(x > 0.0, ft.checkpoint(np.sqrt)(x), 2.0 * x)
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        assert ft.grad(guarded)(0.0) == ft.jacfwd(guarded)(0.0) == 2.0
+        np.testing.assert_array_equal(ft.vmap(ft.grad(guarded))(np.array([0.0, 4.0])), [2.0, 0.25])

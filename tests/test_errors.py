@@ -241,6 +241,7 @@ EXAMPLES = {
     "CustomRuleError": (lambda: functrace.grad(functrace.custom_jvp(lambda x: x))(1.0), "defjvp"),
     "LeakedTracerError": (leak, "return the value from the transformed function"),
     "AbstractValueError": (lambda: functrace.make_jaxpr(lambda x: x if x > 0 else -x)(1.0), "where|cond"),
+    "CallbackError": (lambda: functrace.pure_callback(lambda x: x[:1], X, X), "shapes and dtypes"),
     "CarryError": (carry, "carry"),
     "ConversionError": (lambda: functrace.grad(math.sin)(1.0), "numpy.sin instead of math.sin"),
     "AssignmentError": (lambda: functrace.grad(lambda x: X.__iadd__(x).sum())(X), r"functrace\.numpy\.array\(B\)"),

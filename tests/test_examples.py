@@ -39,12 +39,7 @@ PRINTED = {
 }
 
 
-SLOW = {"charged_particle.py", "saddle_point.py"}
-
-SCRIPTS = [
-    pytest.param(path.name, marks=[pytest.mark.slow] if path.name in SLOW else [])
-    for path in sorted(EXAMPLES.glob("*.py"))
-]
+SCRIPTS = sorted({path.name for path in EXAMPLES.glob("*.py")} - set(test_examples_programs.PRINTED))
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

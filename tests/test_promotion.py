@@ -9,6 +9,7 @@ import pytest
 
 import functrace
 import functrace.numpy as fnp
+from functrace.errors import ArgumentError, DTypeError
 
 DTYPES = ["?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16"]
 NUMBERS = [True, 3, 2.5, 1.5 + 0.5j]
@@ -189,3 +190,42 @@ def test_warnings_are_numpys():
 def test_promotion_helpers_are_numpys_outside():
     assert fnp.add(np.float32(1), 1.0).dtype == np.float32
     assert fnp.add(1, 2) == 3
+
+
+@pytest.mark.parametrize("zero", [0, 0.0, -0.0, np.float64(0)])
+@pytest.mark.parametrize("transform", [functrace.grad, functrace.jacfwd])
+def test_division_by_a_plain_zero_is_infinite_as_in_numpy(zero, transform):
+    with np.errstate(all="ignore"):
+        sign = np.copysign(1.0, zero)
+        assert transform(lambda x: x / zero)(2.0) == sign * np.inf
+        assert transform(lambda x: np.sum(x / zero))(np.ones(1)) == sign * np.inf
+
+
+@pytest.mark.parametrize("dtype", [object, "U5", "M8[s]", "V8", "no dtype"])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, dtype: np.add(x, x, dtype=dtype),
+        lambda x, dtype: np.greater(x, x, dtype=dtype),
+        lambda x, dtype: np.add.reduce(x, dtype=dtype),
+        lambda x, dtype: np.multiply.outer(x, x, dtype=dtype),
+        lambda x, dtype: np.einsum("i->i", x, dtype=dtype),
+        lambda x, dtype: np.trace(np.outer(x, x), dtype=dtype),
+        lambda x, dtype: x.astype(dtype),
+    ],
+)
+def test_dtypes_that_lose_the_derivative_are_refused(function, dtype):
+    with pytest.raises(DTypeError, match="give a numeric dtype"):
+        functrace.vjp(lambda x: function(x, dtype), np.ones(2))
+
+
+@pytest.mark.parametrize("options", [{"casting": "no rule"}, {"signature": "dd"}])
+def test_options_that_numpy_does_not_know(options):
+    with pytest.raises(ArgumentError, match="give a casting rule"):
+        functrace.vjp(lambda x: np.add(x, x, **options), np.ones(2))
+
+
+def test_the_angle_keeps_its_derivative_where_squares_vanish_or_overflow():
+    angle = functrace.grad(lambda x: np.arctan2(x[0], x[1]))
+    np.testing.assert_allclose(angle(np.array([1e-200, 1e-200])), [5e199, -5e199])
+    np.testing.assert_allclose(angle(np.array([1e200, 1e200])), [5e-201, -5e-201])

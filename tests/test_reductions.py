@@ -449,6 +449,30 @@ def test_cumulative_logsumexp_at_infinity():
         np.testing.assert_array_equal(jacobian(np.logaddexp.accumulate)(x), expected)
 
 
+@pytest.mark.parametrize("ufunc", [np.logaddexp, np.logaddexp2])
+@pytest.mark.parametrize(
+    ("x", "shares"),
+    [
+        ([np.inf, 1.0], [1, 0]),
+        ([np.inf, np.inf], [0.5, 0.5]),
+        ([-np.inf, 1.0], [0, 1]),
+        ([-np.inf, np.inf], [0, 1]),
+        ([-np.inf, -np.inf], [0, 0]),
+    ],
+)
+def test_logaddexp_at_infinity(ufunc, x, shares):
+    for derivative in (grad, jacfwd):
+        np.testing.assert_array_equal(derivative(ufunc, argnums=(0, 1))(*x), shares)
+
+
+@pytest.mark.parametrize("function", [np.median, np.nanmedian, lambda x, axis: np.quantile(x, 0.4, axis=axis)])
+def test_quantiles_of_infinities(function):
+    x = np.array([[np.inf, 1.0, 2.0], [-np.inf, 1.0, 2.0], [np.inf, -np.inf, 1.0], [3.0, 1.0, np.inf]])
+    with np.errstate(invalid="ignore"):
+        expected = function(x, axis=1)
+    np.testing.assert_array_equal(ft.vjp(lambda x: function(x, axis=1), x)[0], expected)
+
+
 # results and options
 
 

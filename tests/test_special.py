@@ -12,7 +12,7 @@ import scipy.special
 import functrace
 import functrace.numpy as fnp
 import functrace.scipy.special as special
-from functrace.errors import ArgumentError, ConversionError, MissingRuleError, UnsupportedFunctionError
+from functrace.errors import ArgumentError, ConversionError, DTypeError, MissingRuleError, UnsupportedFunctionError
 from functrace.testing import check_grads
 
 UNARY = [
@@ -364,3 +364,35 @@ def test_vmap_and_compositions(rng):
     hessians = [functrace.hessian(loss, mode=m)(x[0]) for m in ("fwd-rev", "rev-fwd", "fwd-fwd", "rev-rev")]
     for found in hessians:
         np.testing.assert_allclose(found, np.diag(scipy.special.polygamma(1, x[0]) + 1 / x[0]))
+
+
+@pytest.mark.parametrize("options", [{}, {"b": np.array([1.0, -2.0, 0.4])}, {"return_sign": True}, {"axis": 0}])
+@pytest.mark.parametrize("logsumexp", [special.logsumexp, functrace.nn.logsumexp])
+def test_logsumexp_of_complex_numbers(logsumexp, options):
+    z = np.array([1 + 2j, 0.3 - 1j, 2 + 14j])
+    traced = value(lambda z: logsumexp(z, **options), z)
+    expected = scipy.special.logsumexp(z, **options)
+    for got, wanted in zip(*(v if isinstance(v, tuple) else (v,) for v in (traced, expected)), strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    if "return_sign" not in options:
+        weights = options.get("b", 1.0) * np.exp(z)
+        gradient = functrace.grad(lambda z: logsumexp(z, **options), holomorphic=True)(z)
+        np.testing.assert_allclose(gradient, weights / weights.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        special.softmax, special.log_softmax, special.factorial, special.zeta,
+        lambda z: special.multigammaln(z, 2), lambda z: special.polygamma(1, z),
+    ],
+)  # fmt: skip
+def test_real_functions_refuse_complex_numbers(f):
+    with pytest.raises(DTypeError, match="real or imaginary part"):
+        functrace.jvp(f, (np.array([2.5 + 1j]),), (np.array([1j]),))
+
+
+def test_digamma_of_complex_numbers_has_no_derivative():
+    with pytest.raises(MissingRuleError, match="custom_jvp"):
+        functrace.grad(special.digamma, holomorphic=True)(1.0 + 1j)

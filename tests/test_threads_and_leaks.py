@@ -320,3 +320,16 @@ def test_long_equations_do_not_slow_each_other(monkeypatch):
         count_operations(lambda n=n: functrace.grad(lambda x: fan(x, n))(0.5), monkeypatch) for n in (200, 400, 600)
     ]
     assert works[2] - works[1] == works[1] - works[0]
+
+
+@pytest.mark.parametrize("convert", [np.asarray, lambda t: float(t[0]), lambda t: np.ones(3).dot(t)])
+def test_converting_a_leaked_tracer_names_the_leak(convert):
+    leaked = []
+
+    def f(x):
+        leaked.append(x * 2)
+        return x.sum()
+
+    functrace.grad(f)(X)
+    with pytest.raises(functrace.errors.LeakedTracerError, match="has_aux=True"):
+        convert(leaked[0])

@@ -484,3 +484,56 @@ def test_every_error_is_also_a_builtin_one():
         assert issubclass(cls, errors.FunctraceError)
         if cls is not errors.FunctraceError:
             assert issubclass(cls, (TypeError, ValueError, IndexError))
+
+
+@pytest.mark.parametrize("size", ["3", [3], np.ones(2), 2.0, -1, {3}])
+def test_axis_size_is_a_length(size):
+    with pytest.raises(errors.BatchAxisError, match="give a non-negative integer"):
+        functrace.vmap(lambda x: x, in_axes=None, axis_size=size)(X)
+
+
+@pytest.mark.parametrize("n", ["3", None, 2.0, -1, [1]])
+def test_the_order_of_a_derivative_is_an_integer(n):
+    with pytest.raises(errors.ArgumentError, match="give n = 0"):
+        functrace.nth_derivative(np.sin, n)
+
+
+@pytest.mark.parametrize("value", ["a", {1.0}, range(3), np, np.ones(2, "M8[s]"), len])
+def test_what_is_no_number_is_refused_wherever_it_comes_in(value):
+    for run in (
+        lambda: functrace.grad(np.sum)(value),
+        lambda: functrace.vhv(np.sum, X, value),
+        lambda: functrace.jvp(np.sum, (X,), (value,)),
+        lambda: functrace.vjp(lambda x: value, X),
+    ):
+        with pytest.raises(errors.FunctraceError, match="remedy"):
+            run()
+
+
+@pytest.mark.parametrize(
+    ("function", "remedy"),
+    [
+        (lambda x: np.round(x, "1"), "pass a Python integer"),
+        (lambda x: np.trace(np.outer(x, x), 0.5), "pass a Python integer"),
+        (lambda x: np.tensordot(x, x, "1"), "pass a Python integer"),
+        (lambda x: np.tensordot(x, x, [0]), r"write axes=\(\["),
+        (lambda x: np.var(x, ddof="1"), "degrees of freedom"),
+        (lambda x: np.std(x, ddof=[1]), "degrees of freedom"),
+        (lambda x: np.quantile(x, range(3)), "convert the value"),
+        (lambda x: np.roll(x, [[1], [1, 2]]), "pass Python integers"),
+    ],
+)
+def test_arguments_of_numpy_functions_that_are_no_numbers(function, remedy):
+    with pytest.raises(errors.FunctraceError, match=remedy):
+        functrace.vjp(function, X)
+
+
+def test_our_error_comes_out_of_compiled_code():
+    optimize = pytest.importorskip("scipy.optimize")
+    with pytest.raises(errors.ConversionError, match="derivative would be lost"):
+        functrace.grad(lambda x: optimize.brentq(lambda t: t - x, -5, 5))(0.5)
+
+
+def test_keys_that_cannot_be_sorted_name_the_line():
+    with pytest.raises(errors.TreeError, match=r"where: .*test_transform_errors"):
+        functrace.grad(np.sum)({1: 1.0, "a": 2.0})

@@ -162,3 +162,55 @@ def test_a_copy_of_an_outer_array_takes_inner_values(copied):
     value, slope = functrace.value_and_grad(outer)(x)
     assert value == 2 * 27.0 + 2 * 9.0
     np.testing.assert_array_equal(slope, [0.0, 6 * 9.0 + 4 * 3.0])
+
+
+@pytest.mark.parametrize("to_layout", [fnp.ascontiguousarray, fnp.asfortranarray, lambda x: fnp.asarray(x, order="F")])
+@pytest.mark.parametrize("view", [lambda x: x[::-1], lambda x: x.T])
+def test_an_array_that_may_be_a_copy_is_not_written_through(to_layout, view):
+    def f(x):
+        x = x * 1.0
+        y = to_layout(view(x))
+        y[0] = 5.0
+        return x.sum()
+
+    with pytest.raises(AssignmentError, match="assign to a copy"):
+        functrace.grad(f)(np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("to_layout", [fnp.ascontiguousarray, fnp.asfortranarray])
+def test_layouts_keep_values_and_vectors_keep_their_memory(to_layout):
+    def f(x):
+        x = x * 1.0
+        y = to_layout(x)
+        y[0] = 5.0
+        return x @ x
+
+    np.testing.assert_array_equal(functrace.grad(f)(np.array([1.0, 2.0])), [0.0, 4.0])
+    np.testing.assert_array_equal(functrace.grad(lambda x: to_layout(x.T)[0] @ x[0])(np.eye(2)), [[2.0, 0.0], [0, 0]])
+
+
+def test_the_pieces_of_an_unstacked_vector_are_scalars():
+    def f(x):
+        x = x * 1.0
+        first = np.unstack(x)[0]
+        x += 1.0
+        return first * x[1]
+
+    value, slope = functrace.value_and_grad(f)(np.array([0.5, 2.0]))
+    assert value == 1.5
+    np.testing.assert_array_equal(slope, [3.0, 0.5])
+
+
+def test_a_converted_array_is_a_copy():
+    def f(x):
+        y = fnp.asarray(x, dtype=np.float32)
+        y[0] = 0.0
+        return x.sum() + y.sum().astype(float)
+
+    np.testing.assert_array_equal(functrace.grad(f)(np.ones(2)), [1.0, 2.0])
+
+
+@pytest.mark.parametrize("part", ["real", "imag"])
+def test_a_part_of_complex_numbers_is_not_assigned_to(part):
+    with pytest.raises(AssignmentError, match="assign to all of it"):
+        functrace.vjp(lambda x: setattr(x, part, 0.0), np.ones(2) + 0j)

@@ -11,7 +11,7 @@ from functrace import tree
 from functrace.core.ir import ClosedJaxpr, Jaxpr, hoist_constants
 from functrace.core.trace import Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, is_changeable
-from functrace.errors import CarryError
+from functrace.errors import CarryError, InputError
 from functrace.interpreters.staging import stage
 from functrace.primitives.elementwise import select
 from functrace.primitives.families import broadcast
@@ -60,7 +60,18 @@ def flatten_values(values: Any) -> tuple[list[Any], tree.TreeDef, list[bool]]:
 def stage_body(
     fun: Callable[..., Any], in_tree: tree.TreeDef, avals: Sequence[ShapedArray], weak: Sequence[bool] = ()
 ) -> Body:
-    """Stage a function of the arguments in `in_tree` (a tuple)."""
+    """Stage a function of the arguments in `in_tree` (a tuple).
+
+    Raises:
+        InputError: it is no function.
+    """
+    if not callable(fun):
+        raise InputError(
+            "a loop or a choice takes functions",
+            where=user_line(),
+            got=type(fun).__name__,
+            remedy="pass the function itself, and its arguments beside it, as in cond(pred, f, g, x)",
+        )
     out_tree: list[tree.TreeDef] = []
 
     def flat_fun(*leaves: Any) -> list[Any]:

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from functrace.control._calls import over_batch
 from functrace.control._functions import broadcast_batch
-from functrace.control.calls import over_batch
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
@@ -160,7 +160,7 @@ def _debug_batch(
 
 
 #: `callback(*operands)` runs for its effect, once per example under a batch.
-debug_callback = Primitive(
+debug_callback: Primitive = Primitive(
     "debug_callback",
     _debug_impl,
     lambda *avals, callback: [],

@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from functrace.control._functions import broadcast_batch, broadcast_flags
-from functrace.control.unrolled import linearize_now
+from functrace.control._functions import broadcast_batch, broadcast_flags, select_all
+from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
-from functrace.core.primitive import Primitive, is_linear
+from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.batching import batch, batch_jaxpr
@@ -83,12 +83,24 @@ def _jvp(primals: list[Any], tangents: list[Any], *, branches: tuple[Jaxpr, ...]
     return outs[:count], [next(rest) if nonzero else None for nonzero in found[0][1]]
 
 
+def _select_results(branches: tuple[Jaxpr, ...], index: Any, *operands: Any) -> list[Any]:
+    """The results of all branches, and of these the one that counts."""
+    *others, chosen = [eval_jaxpr(branch, (), *operands) for branch in branches]
+    for i in range(len(others) - 1, -1, -1):
+        flag = equal(index, aval_of(index).dtype.type(i))
+        chosen = [select_all(flag, new, old) for new, old in zip(others[i], chosen, strict=True)]
+    return chosen
+
+
 def _linearize(
     record: Callable[..., Any], primals: list[Any], tangents: list[Var | None], *, branches: tuple[Jaxpr, ...]
 ) -> tuple[list[Any], list[Var | None]]:
     branch = _known_branch(primals[0], branches)
     if branch is not None:
         return linearize_now(record, branch, primals[1:], tangents[1:])
+    if any(map(needs_values, branches)):
+        selected = functools.partial(_select_results, branches, primals[0])
+        return linearize_now(record, selected, primals[1:], tangents[1:])
     nonzeros = [t is not None for t in tangents[1:]]
     found = _agree(lambda branch, flags: linearize_jaxpr(ClosedJaxpr(branch), nonzeros, flags), branches)
     count = len(branches[0].outvars)
@@ -121,19 +133,19 @@ def _pad_inputs(jaxpr: Jaxpr, groups: list[list[ShapedArray]], own: int) -> Jaxp
     """The linear branch with unused inputs for the residuals of the other branches."""
     count = len(groups[own])
     invars = [
-        var
-        for i, avals in enumerate(groups)
-        for var in (jaxpr.invars[:count] if i == own else [Var(a) for a in avals])
+        var for i, avals in enumerate(groups) for var in (jaxpr.invars[:count] if i == own else [Var(a) for a in avals])
     ]
     return Jaxpr(jaxpr.constvars, [*invars, *jaxpr.invars[count:]], jaxpr.eqns, jaxpr.outvars)
 
 
 def _transpose(bars: list[Any], index: Any, *operands: Any, branches: tuple[Jaxpr, ...]) -> list[Any]:
     linear = [is_linear(o) for o in operands]
+    masked = any(isinstance(bar, Masked) for bar in bars)
+    bars = [bar.value if isinstance(bar, Masked) else bar for bar in bars]
     branch = _known_branch(index, branches)
     if branch is not None:
         index, branches = 0, (branch.args[0],)
-    transposed = [transpose_jaxpr(ClosedJaxpr(branch), linear) for branch in branches]
+    transposed = [transpose_jaxpr(ClosedJaxpr(branch), linear, masked) for branch in branches]
     known = [o for o, flag in zip(operands, linear, strict=True) if not flag]
     filled = [
         full(shape=a.shape, value=0, dtype=a.dtype) if bar is None else bar
@@ -156,8 +168,8 @@ def _batch(
         return _bind(index, closed, operands), found[0][1]
     results = [eval_jaxpr(c.jaxpr, c.consts, *operands) for c in closed]
     outs = []
-    for candidates, flags in zip(zip(*results, strict=True), zip(*(f for _, f in found), strict=True), strict=True):
-        candidates = [c if b else broadcast_batch(c, size) for c, b in zip(candidates, flags, strict=True)]
+    for column, flags in zip(zip(*results, strict=True), zip(*(f for _, f in found), strict=True), strict=True):
+        candidates = [c if b else broadcast_batch(c, size) for c, b in zip(column, flags, strict=True)]
         chosen = candidates[-1]
         for i in range(len(branches) - 2, -1, -1):
             mask = broadcast_flags(equal(index, aval_of(index).dtype.type(i)), aval_of(chosen).shape)
@@ -176,4 +188,5 @@ cond = Primitive(
     batch=_batch,
     family="control",
     multiple=True,
+    masks="program",
 )

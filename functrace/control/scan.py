@@ -26,7 +26,7 @@ from functrace.control.linearity import carried_flags
 from functrace.control.unrolled import linearize_now, needs_values, unrolled_scan
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
-from functrace.core.primitive import Primitive, is_linear
+from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.batching import batch_jaxpr
@@ -49,7 +49,7 @@ def _impl(*operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int,
         for i in range(length - 1, -1, -1) if reverse else range(length):
             outs = run(*constants, *state, *[x[i] for x in inputs])
             state = outs[:carry]
-            for stack, out in zip(stacks, outs[carry:], strict=True):
+            for stack, out in zip(stacks, outs[carry:]):  # noqa: B905 (the loop where eager time goes)
                 stack[i] = out
     finally:
         reset_trace(token)
@@ -88,7 +88,7 @@ def _jvp(
     out_places = [next(out_tangents) if nonzero else None for nonzero in out_nonzeros]
     out_groups = split(range(outputs), carry)
     out_order = [i for g in out_groups for i in (*g, *(out_places[j] for j in g if out_places[j] is not None))]
-    body = reorder(closed, order, out_order)  # type: ignore[arg-type]
+    body = reorder(closed, order, out_order)
     dots = fill_tangents(tangents, primals, nonzeros)
     parts = [[*(primals[i] for i in g), *(dots[i] for i in g if nonzeros[i])] for g in groups]
     outs = _bind(body, *parts, length=length, reverse=reverse)
@@ -186,17 +186,20 @@ def _invariants(primal: ClosedJaxpr, constants: list[Any], outputs: int) -> dict
 def _transpose(
     bars: list[Any], *operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int
 ) -> list[Any]:
+    masked = any(isinstance(bar, Masked) for bar in bars)
+    given, bars = bars, [bar.value if isinstance(bar, Masked) else bar for bar in bars]
     if length == 0:
-        passed = [None] * consts + list(bars[:carry]) + [None] * (len(operands) - consts - carry)
+        passed = [None] * consts + bars[:carry] + [None] * (len(operands) - consts - carry)
         return [bar if is_linear(o) else None for o, bar in zip(operands, passed, strict=True)]
     flags = carried_flags(jaxpr, [is_linear(o) for o in operands], consts, carry)
     if not all(flags[consts : consts + carry]):
-        params = {"jaxpr": jaxpr, "length": length, "reverse": reverse, "consts": consts, "carry": carry}
-        return _transpose_known_carry(bars, operands, flags, **params)
+        return _transpose_known_carry(
+            given, operands, flags, jaxpr=jaxpr, length=length, reverse=reverse, consts=consts, carry=carry
+        )
     constants, _, inputs = split(operands, consts, carry)
     linear_consts, linear_inputs = [is_linear(c) for c in constants], [is_linear(x) for x in inputs]
     linear = [*linear_consts, *(True,) * carry, *linear_inputs]
-    transposed = transpose_jaxpr(ClosedJaxpr(jaxpr), linear)
+    transposed = transpose_jaxpr(ClosedJaxpr(jaxpr), linear, masked)
     const_avals = [v.aval for v, flag in zip(jaxpr.invars, linear_consts, strict=False) if flag]
     carry_avals = jaxpr.in_avals[consts : consts + carry]
     known_consts = [c for c, flag in zip(constants, linear_consts, strict=True) if not flag]
@@ -304,4 +307,5 @@ scan = Primitive(
     batch=_batch,
     family="control",
     multiple=True,
+    masks="program",
 )

@@ -33,7 +33,8 @@ def _filled(value: Any, terms: Sequence[Any] | None, order: int) -> list[Any]:
 
 def _places(flags: Sequence[bool], order: int, groups: Sequence[Sequence[int]]) -> list[int]:
     """How the inputs (or outputs) of a Taylor program are taken so that each group is followed by its coefficients."""
-    rank, places = {}, []
+    rank: dict[int, int] = {}
+    places: list[int] = []
     for i, flag in enumerate(flags):
         if flag:
             rank[i] = len(rank)

@@ -44,9 +44,7 @@ def linearize_now(
     return outs, [None if v is None else names[v] for v in program.outvars]
 
 
-def unrolled_scan(
-    *operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int
-) -> list[Any]:
+def unrolled_scan(*operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int) -> list[Any]:
     """A scan as a Python loop, under the current trace."""
     constants, state, inputs = operands[:consts], operands[consts : consts + carry], operands[consts + carry :]
     slices = [unstack(x, axis=0) if length else [] for x in inputs]

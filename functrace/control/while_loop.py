@@ -135,7 +135,7 @@ def _linearize(
         constants, dots = [*own, *cond_constants, *body_constants], [None] * (len(own) + cond_consts)
     else:
         jaxpr, constants, dots = body, body_constants, []
-    return scan.linearize(
+    return scan.rule("linearize", "reverse mode")(
         record,
         [*constants, *state],
         [*dots, *tangents[cond_consts:]],
@@ -206,8 +206,7 @@ def _batch(
         holds = eval_jaxpr(new_cond.jaxpr, new_cond.consts, *conditions, *carry)[0]
         moved = eval_jaxpr(new_body.jaxpr, new_body.consts, *constants, *carry)
         return [
-            select(broadcast_flags(holds, aval_of(old).shape), new, old)
-            for new, old in zip(moved, carry, strict=True)
+            select(broadcast_flags(holds, aval_of(old).shape), new, old) for new, old in zip(moved, carry, strict=True)
         ]
 
     step_avals = [*new_cond.in_avals[:cond_consts], *new_body.in_avals]

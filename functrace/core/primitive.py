@@ -76,7 +76,8 @@ class Primitive:
         family: the constructor that made it, for reports and the generated tests.
         masks: how the mask of a `Masked` cotangent passes through the transpose: "elementwise" (same positions),
             "scaling" (the same, but coefficients may be infinite), "structural" (coefficients are 0 and 1: the mask
-            is transposed too), None (afterwards exact zeros count as dead).
+            is transposed too), "program" (the rule takes `Masked` cotangents itself, to pass them on to the
+            operations of its program), None (afterwards exact zeros count as dead).
 
     Raises:
         RegistrationError: the name is taken.

@@ -31,11 +31,13 @@ class Trace:
         parent: the trace under which rules run.
         source: the user's line that started the transformation.
         captures: whether values met now are read later, so that users' arrays must be copied.
+        stands_for: an earlier trace whose tracers this one takes for its own.
     """
 
     name: str = "evaluation"
     captures: bool = False
     alive: bool = True
+    stands_for: Trace | None = None
 
     def __init__(self, parent: Trace | None) -> None:
         self.parent: Trace = self if parent is None else parent
@@ -181,10 +183,11 @@ class Tracer:
 
         Raises:
             ConversionError: a derivative does, and would be lost; the message names the target.
+        LeakedTracerError: its transformation has ended.
         """
-        value = self.constant()
+        value = self.constant() if self._trace.alive else None
         if value is None:
-            raise conversion(self, target)
+            raise conversion(self, target) if self._trace.alive else leaked(self)
         return value
 
     def __repr__(self) -> str:
@@ -239,8 +242,8 @@ def abstract(tracer: Tracer, purpose: str) -> AbstractValueError:
         f"Python {purpose}, but this value is abstract while tracing",
         where=user_line(),
         got=tracer.describe(),
-        remedy="use functrace.numpy.where for a choice between values, or mark the argument static "
-        "(static_argnums) so that Python sees its value",
+        remedy="use lax.cond or functrace.numpy.where for a choice, lax.fori_loop or lax.while_loop for a loop; under "
+        "jit, mark the argument static (static_argnums) so that Python sees its value",
     )
 
 

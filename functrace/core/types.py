@@ -121,6 +121,8 @@ def _conversion_of(value: Any) -> str:
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind == "O":
         return "make a numeric array, value.astype(float); for one with traced elements use functrace.numpy.array(list)"
+    if not isinstance(kind, str):
+        kind = ""
     if kind and kind in "mM":
         return "divide times by a unit first, as in value / numpy.timedelta64(1, 's')"
     if kind == "V":

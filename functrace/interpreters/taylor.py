@@ -215,18 +215,25 @@ def _nothing(order: int) -> None:
 
 
 def taylor(
-    flat_fun: Callable[..., Sequence[Any]], primals: Sequence[Any], series: Sequence[Sequence[Any]], order: int
+    flat_fun: Callable[..., Sequence[Any]],
+    primals: Sequence[Any],
+    series: Sequence[Sequence[Any]],
+    order: int,
+    weak: Sequence[bool] = (),
 ) -> tuple[list[Any], list[list[Any]]]:
     """Outputs of a function of flat values, and their Taylor coefficients of orders 1 to `order`; None for zero.
 
     Args:
         series: per input, its Taylor coefficients from order 1 on; None for zero.
+        weak: which inputs are Python scalars, whose dtype gives way.
     """
     trace = TaylorTrace(current_trace())
     inputs = []
     for primal, terms in zip(primals, series, strict=True):
         constant = all(term is None for term in terms)
         inputs.append(TaylorTracer(trace, Series([primal, *terms], None if constant else _nothing)))
+    for tracer, is_weak in zip(inputs, weak, strict=False):
+        tracer.weak = is_weak
     token = set_trace(trace)
     try:
         outs = flat_fun(*inputs)

@@ -119,8 +119,9 @@ def transpose(primitive: Primitive, bars: list[Any], operands: list[Any], params
             break
     else:
         return rule(bars, *operands, **params)
-    in_bars = rule([unmask(bar) for bar in bars], *operands, **params)
-    if len(bars) == 1 and primitive.masks is not None:
+    inward = primitive.masks == "program"
+    in_bars = rule(bars if inward else [unmask(bar) for bar in bars], *operands, **params)
+    if len(bars) == 1 and primitive.masks is not None and not inward:
         mask = bars[0].mask
         if primitive.masks == "structural":
             in_masks = transpose_mask(rule, mask, bars[0].value, operands, params)
@@ -175,12 +176,13 @@ def transpose_mask(rule: Any, mask: Any, bar: Any, operands: list[Any], params: 
     return [None if f is None else not_equal(unmask(f), zero_of(unmask(f))) for f in flows]
 
 
-def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool]) -> ClosedJaxpr:
+def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool], masked: bool = False) -> ClosedJaxpr:
     """The program of (known inputs, output cotangents) -> cotangents of the linear inputs.
 
     Args:
         closed: a program that is linear in some of its inputs.
         linear: per input, whether it is one of these.
+        masked: whether elements of the cotangents that are zero are dead, whatever they are multiplied by.
     """
     jaxpr = closed.jaxpr
     known_vars = [v for v, flag in zip(jaxpr.invars, linear, strict=True) if not flag]
@@ -189,7 +191,9 @@ def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool]) -> ClosedJaxpr:
     def flat_fun(*values: Any) -> list[Any]:
         known = dict(zip(jaxpr.constvars, closed.consts, strict=True))
         known.update(zip(known_vars, values, strict=False))
-        bars = values[len(known_vars) :]
+        bars: Sequence[Any] = values[len(known_vars) :]
+        if masked:
+            bars = [Masked(bar, not_equal(bar, zero_of(bar))) for bar in bars]
         eqns = evaluate_known(jaxpr.eqns, set(linear_vars), known)
         outvars = [v if isinstance(v, Var) and v not in known else None for v in jaxpr.outvars]
         in_bars = backward_pass(eqns, linear_vars, outvars, bars, known)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.control._functions import Body, check_carry, flatten_values, stage_body
+from functrace.control._functions import Body, check_branches, flatten_values, stage_body
 from functrace.control.cond import cond as cond_primitive
 from functrace.control.cond import merge_constants
 from functrace.core.ir import ClosedJaxpr, Jaxpr
@@ -90,8 +90,7 @@ def _choose(name: str, index: Any, functions: Sequence[Callable[..., Any]], oper
     leaves, in_tree, weak = flatten_values(operands)
     avals = [aval_of(leaf) for leaf in leaves]
     bodies = [stage_body(function, in_tree, avals, weak) for function in functions]
-    for body in bodies[1:]:
-        check_carry(f"{name}'s branches", bodies[0].out_tree, bodies[0].out_avals, body.out_tree, body.out_avals)
+    check_branches(name, [body.out_tree for body in bodies], [body.out_avals for body in bodies])
     branches, constants = merge_constants([_closed(body) for body in bodies])
     outs = cond_primitive.bind(index, *constants, *leaves, branches=branches)
     return tree.unflatten(bodies[0].out_tree, export(outs, [*constants, *leaves]))

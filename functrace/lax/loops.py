@@ -55,9 +55,7 @@ def _stage_loop(
         if not any(wider):
             return body, carry
         weak = [is_weak and not w for is_weak, w in zip(weak, wider, strict=True)]
-        carry = [
-            convert(c, dtype=after.dtype) if w else c for c, after, w in zip(carry, leaving, wider, strict=True)
-        ]
+        carry = [convert(c, dtype=after.dtype) if w else c for c, after, w in zip(carry, leaving, wider, strict=True)]
 
 
 def scan(
@@ -241,7 +239,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         raise CarryError(
             "the condition of while_loop must give one boolean scalar",
             where=user_line(),
-            got=", ".join(map(str, condition.out_avals)),
+            got=", ".join(str(a) for a in condition.out_avals),
             remedy="compare scalars, or reduce with .any() or .all()",
         )
     outs = while_primitive.bind(
@@ -286,5 +284,3 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
 
     start = lower if isinstance(lower, Tracer) else np.int64(lower)
     return while_loop(lambda state: state[0] < upper, step, (start, init_val))[1]
-
-

@@ -98,7 +98,10 @@ def concrete_integers(value: Any, what: str) -> np.ndarray:
     Raises:
         ArgumentError: it holds something else.
     """
-    array = np.asarray(value.concrete() if isinstance(value, Tracer) else value)
+    try:
+        array = np.asarray(value.concrete() if isinstance(value, Tracer) else value)
+    except ValueError:  # a ragged nest of sequences
+        array = np.asarray(None)
     if array.dtype.kind in "iub" or array.size == 0:
         return array if array.size else array.astype(np.intp)
     raise ArgumentError(

@@ -20,6 +20,7 @@ from functrace.numpy._promotion import (
     as_operand,
     broadcast_operands,
     cast,
+    checked_dtype,
     compare_integers,
     dtype_of,
     resolve,
@@ -145,10 +146,10 @@ def _signature(ufunc: np.ufunc, options: dict[str, Any]) -> tuple[np.dtype | Non
     signature = options.pop("signature", options.pop("sig", None))
     dtype = options.pop("dtype", None)
     if signature is None:
-        return None if dtype is None else (*(None,) * ufunc.nin, *(np.dtype(dtype),) * ufunc.nout)
+        return None if dtype is None else (*(None,) * ufunc.nin, *(checked_dtype(dtype),) * ufunc.nout)
     if isinstance(signature, str):
         signature = signature.replace("->", "")
-    return tuple(None if d is None else np.dtype(d) for d in signature)
+    return tuple(None if d is None else checked_dtype(d) for d in signature)
 
 
 def describe(ufunc: np.ufunc) -> str:

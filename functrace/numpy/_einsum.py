@@ -14,7 +14,7 @@ from functrace.core.types import ShapedArray
 from functrace.errors import ArgumentError, ShapeError
 from functrace.numpy._dispatch import implements, reject
 from functrace.numpy._labels import Labels, contract, label_sizes, operands, sum_axes, without_stretched
-from functrace.numpy._promotion import cast
+from functrace.numpy._promotion import cast, checked_dtype
 from functrace.numpy._structural import view_of
 from functrace.primitives.contraction import diagonal, free_axes, permute
 from functrace.util import user_line
@@ -175,7 +175,7 @@ def _einsum(arguments: tuple[Any, ...], optimize: Any, dtype: Any) -> Any:
     arrays, terms, output = _split_operands(arguments)
     values = operands(*arrays)
     if dtype is not None:
-        values = [cast(v, np.dtype(dtype)) for v in values]
+        values = [cast(v, checked_dtype(dtype)) for v in values]
     plan = _plan(terms, output, tuple([v.shape for v in values]), _hashable(optimize))
     if len(values) == 1:
         return _rearrange(arrays[0], values[0], plan)

@@ -88,6 +88,17 @@ def _refused(name: str, remedy: str) -> property:
     return property(refuse, doc=f"Not available: {remedy}.")
 
 
+def _no_assignment(name: str, remedy: str) -> Callable[[Tracer, Any], None]:
+    """The setter of an attribute that can be assigned to in NumPy."""
+
+    def refuse(self: Tracer, value: Any) -> None:
+        raise AssignmentError(
+            f"x.{name} of a traced array cannot be assigned to", where=user_line(), got=self.describe(), remedy=remedy
+        )
+
+    return refuse
+
+
 # methods whose arguments differ from the function's
 
 
@@ -249,6 +260,11 @@ _PROPERTIES: dict[str, Callable[[Tracer], Any]] = {
     "base": lambda self: None,
 }
 
+_SETTER_REMEDIES = {
+    "real": "assign to all of it, x[...] = v + 1j * x.imag",
+    "imag": "assign to all of it, x[...] = x.real + 1j * v",
+}
+
 
 def install_methods() -> None:
     """Give `Tracer` the methods and attributes of `numpy.ndarray`."""
@@ -257,6 +273,7 @@ def install_methods() -> None:
     for name, method in _METHODS.items():
         setattr(Tracer, name, method)
     for name, getter in _PROPERTIES.items():
-        setattr(Tracer, name, property(getter))
+        setter = _no_assignment(name, _SETTER_REMEDIES[name]) if name in _SETTER_REMEDIES else None
+        setattr(Tracer, name, property(getter, setter))
     for name, remedy in _METHOD_REMEDIES.items():
         setattr(Tracer, name, _refused(name, remedy))

@@ -12,7 +12,7 @@ import numpy as np
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Tracer, current_trace
 from functrace.core.types import canonicalize, is_changeable
-from functrace.errors import AbstractValueError, DTypeError, InputError, ShapeError
+from functrace.errors import AbstractValueError, ArgumentError, DTypeError, InputError, ShapeError
 from functrace.primitives.elementwise import convert, less, select
 from functrace.primitives.families import broadcast
 from functrace.primitives.shape import full, stack
@@ -22,9 +22,11 @@ __all__ = [
     "COMPARISONS",
     "as_array",
     "as_operand",
+    "as_real_array",
     "broadcast_operands",
     "broadcast_to",
     "cast",
+    "checked_dtype",
     "compare_integers",
     "dtype_of",
     "from_nested",
@@ -64,6 +66,23 @@ def as_array(value: Any) -> Any:
     return canonicalize(value) if type(value) in _NUMBERS else value
 
 
+def as_real_array(function: str, value: Any) -> Any:
+    """Like `as_array`, for the operand of a NumPy function of real numbers.
+
+    Raises:
+        DTypeError: the operand is complex; its imaginary part would be lost.
+    """
+    value = as_array(value)
+    if value.dtype.kind == "c":
+        raise DTypeError(
+            f"numpy.{function} needs real numbers",
+            where=user_line(),
+            got=value.dtype.name,
+            remedy="apply it to numpy.real(x), numpy.imag(x) or numpy.abs(x)",
+        )
+    return value
+
+
 def has_tracer(value: Any) -> bool:
     """Whether a value is a tracer, or nested lists and tuples that hold one."""
     if isinstance(value, Tracer):
@@ -100,6 +119,26 @@ def _not_an_array(got: str) -> InputError:
         remedy="make all elements numbers or arrays of one shape; join arrays of different lengths with "
         "numpy.concatenate",
     )
+
+
+def checked_dtype(dtype: Any) -> np.dtype:
+    """A numeric dtype in the machine's byte order.
+
+    Raises:
+        DTypeError: it is not numeric, or no dtype at all.
+    """
+    try:
+        found = np.dtype(dtype).newbyteorder("=")
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "biufc":
+        raise DTypeError(
+            "traced arrays hold numbers and booleans only",
+            where=user_line(),
+            got=f"dtype {dtype!r}" if found is None else f"dtype {found}",
+            remedy="give a numeric dtype such as float or numpy.float32; convert to others outside the traced function",
+        )
+    return found
 
 
 def dtype_of(value: Any) -> Any:
@@ -145,6 +184,13 @@ def resolve(
                 where=user_line(),
                 got=names,
                 remedy="convert the operands with .astype",
+            ) from error
+        except ValueError as error:
+            raise ArgumentError(
+                f"an option of numpy.{ufunc.__name__} is none that NumPy knows",
+                where=user_line(),
+                got=str(error),
+                remedy="give a casting rule such as 'same_kind', and one dtype for each operand and result",
             ) from error
         _resolved[key] = dtypes
     return dtypes

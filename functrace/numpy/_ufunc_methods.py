@@ -15,7 +15,7 @@ from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, IndexingError, ShapeError, UnsupportedFunctionError
 from functrace.numpy._axes import normalize_axes, normalize_axis
 from functrace.numpy._dispatch import describe, plain_buffer, reject, traced_functions, traced_ufuncs, write_out
-from functrace.numpy._promotion import as_array, cast, dtype_of, resolve
+from functrace.numpy._promotion import as_array, cast, checked_dtype, dtype_of, resolve
 from functrace.primitives.families import reshape
 from functrace.primitives.reduction import cumlogsumexp, cummax, cummin
 from functrace.primitives.shape import concatenate, full, slice_
@@ -167,7 +167,7 @@ def _loop_operand(ufunc: np.ufunc, x: Any, dtype: Any) -> Any:
     Raises:
         DTypeError: the ufunc's result cannot be its next operand.
     """
-    signature = None if dtype is None else (None, None, np.dtype(dtype))
+    signature = None if dtype is None else (None, None, checked_dtype(dtype))
     loop = resolve(ufunc, (dtype_of(x), dtype_of(x)), signature)
     if loop[2] != loop[0] and resolve(ufunc, (loop[2], loop[2]))[2] != loop[2]:
         raise DTypeError(

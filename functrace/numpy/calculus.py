@@ -8,7 +8,7 @@ import numpy as np
 
 from functrace.errors import ArgumentError, DTypeError, ShapeError
 from functrace.numpy._axes import as_index, normalize_axes, normalize_axis
-from functrace.numpy._promotion import as_array, as_operand, broadcast_to, cast, promote
+from functrace.numpy._promotion import as_array, as_operand, as_real_array, broadcast_to, cast, promote
 from functrace.numpy._reducing import NO_VALUE, same_option
 from functrace.numpy._structural import cut, flat, join, structural
 from functrace.primitives import elementwise as p
@@ -192,8 +192,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
     Outside the knots the value is constant, and so is its derivative in x zero.
     """
-    at, knots, values = as_array(x), cast(as_array(xp), _FLOAT64), as_array(fp)
-    at = cast(at, _FLOAT64)
+    at, knots = (cast(as_real_array("interp", v), _FLOAT64) for v in (x, xp))
+    values = as_array(fp)
     values = cast(values, np.result_type(values.dtype, _FLOAT64))
     if len(knots.shape) != 1 or knots.shape != values.shape or not knots.shape[0]:
         raise ShapeError(

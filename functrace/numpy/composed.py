@@ -11,8 +11,18 @@ import numpy as np
 
 from functrace.core.trace import EVAL, current_trace
 from functrace.errors import DTypeError
+from functrace.numpy._axes import as_index
 from functrace.numpy._dispatch import implements_ufunc, reject, split_out, traced_ufuncs, write_out
-from functrace.numpy._promotion import as_array, as_operand, broadcast_operands, cast, dtype_of, promote, resolve
+from functrace.numpy._promotion import (
+    as_array,
+    as_operand,
+    as_real_array,
+    broadcast_operands,
+    cast,
+    dtype_of,
+    promote,
+    resolve,
+)
 from functrace.numpy._structural import fresh, structural
 from functrace.primitives import elementwise as p
 from functrace.primitives.reduction import reduce_and
@@ -137,7 +147,7 @@ def fix(x: Any, out: Any = None) -> Any:
 
 
 def _round(function: str, a: Any, decimals: Any, out: Any) -> Any:
-    x = as_array(a)
+    x, decimals = as_array(a), as_index(decimals, "decimals")
     if x.dtype.kind == "b":
         result = cast(x, np.dtype(np.float16))
     elif x.dtype.kind in "iu" and decimals >= 0:
@@ -179,10 +189,10 @@ def sinc(x: Any) -> Any:
 def angle(z: Any, deg: bool = False) -> Any:
     """The argument of a complex number; of a real one 0 or pi, with derivative 0."""
     x = as_array(z)
-    x = cast(x, np.dtype(float)) if x.dtype.kind in "biu" else x
     if x.dtype.kind == "c":
         result = p.arctan2(p.imag(x), p.real(x))
     else:
+        x = cast(x, resolve(np.arctan2, (x.dtype, x.dtype))[0])
         result = p.arctan2(p.zero_of(x), p.stop_gradient(x))
     return p.mul(result, result.dtype.type(180 / math.pi)) if deg else result
 
@@ -212,7 +222,7 @@ def _replace_part(x: Any, nan: Any, posinf: Any, neginf: Any) -> Any:
         (p.equal(x, -inf), limits.min if neginf is None else neginf),
     ]
     for mask, number in replacements:
-        x = p.select(*broadcast_operands([mask, cast(as_array(number), x.dtype), x]))
+        x = p.select(*broadcast_operands([mask, cast(as_real_array("nan_to_num", number), x.dtype), x]))
     return x
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from functrace.core.trace import EVAL, current_trace
-from functrace.errors import ShapeError
-from functrace.numpy._axes import normalize_axes, normalize_axis
+from functrace.errors import ArgumentError, ShapeError
+from functrace.numpy._axes import as_index, normalize_axes, normalize_axis
 from functrace.numpy._dispatch import implements, reject, traced_ufuncs
 from functrace.numpy._einsum import einsum, einsum_path
 from functrace.numpy._labels import mismatch, operands, product, stack_labels
-from functrace.numpy._promotion import as_array, cast
+from functrace.numpy._promotion import as_array, cast, checked_dtype
 from functrace.primitives.contraction import diagonal, dot_general, free_axes, permute
 from functrace.primitives.elementwise import conj
 from functrace.primitives.families import reduce_sum, reshape
@@ -176,10 +176,18 @@ def vdot(a: Any, b: Any, /) -> Any:
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
     """Sum over paired axes: the last `axes` of `a` with the first of `b`, or the two given lists of axes."""
     x, y = operands(a, b)
-    if hasattr(axes, "__iter__"):
+    if isinstance(axes, (list, tuple)) or np.ndim(axes):
+        if len(axes) != 2:
+            raise ArgumentError(
+                "axes of tensordot is a number of axes, or a pair of lists of axes",
+                where=user_line(),
+                got=repr(axes),
+                remedy="write axes=([axes of a], [axes of b])",
+            )
         x_axes, y_axes = axes
         x_axes, y_axes = normalize_axes(x_axes, len(x.shape)), normalize_axes(y_axes, len(y.shape))
     else:
+        axes = as_index(axes, "axes")
         x_axes, y_axes = tuple(range(len(x.shape) - axes, len(x.shape))), tuple(range(axes))
     lengths = [x.shape[i] for i in x_axes if i >= 0], [y.shape[j] for j in y_axes if j < len(y.shape)]
     if lengths[0] != lengths[1] or len(x_axes) != len(lengths[0]):
@@ -247,6 +255,6 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
             remedy="pass a matrix or a stack of them",
         )
     first, second = normalize_axes((axis1, axis2), len(x.shape))
-    wanted = np.dtype(dtype) if dtype is not None else np.add.reduce(np.zeros(1, x.dtype)).dtype
-    entries = cast(diagonal(x, int(offset), first, second), wanted)
+    wanted = checked_dtype(dtype) if dtype is not None else np.add.reduce(np.zeros(1, x.dtype)).dtype
+    entries = cast(diagonal(x, as_index(offset, "offset"), first, second), wanted)
     return reduce_sum(entries, axes=(len(entries.shape) - 1,))

@@ -16,10 +16,19 @@ from functrace.core.types import canonicalize
 from functrace.errors import ArgumentError, ShapeError
 from functrace.numpy._axes import as_index, as_shape, normalize_axis
 from functrace.numpy._dispatch import implements, plain_buffer, traced_ufuncs, write_out
-from functrace.numpy._promotion import as_array, as_operand, broadcast_shape, cast, from_nested, has_tracer, promote
+from functrace.numpy._promotion import (
+    as_array,
+    as_operand,
+    broadcast_shape,
+    cast,
+    checked_dtype,
+    from_nested,
+    has_tracer,
+    promote,
+)
 from functrace.numpy._promotion import broadcast_to as broadcast_value
 from functrace.numpy._structural import cut, fresh, join, move_axis, structural, view_of
-from functrace.numpy.shape import checked_dtype, convert_to
+from functrace.numpy.shape import convert_to
 from functrace.primitives import elementwise as p
 from functrace.primitives.families import reshape as reshape_primitive
 from functrace.primitives.shape import full as full_primitive
@@ -214,7 +223,7 @@ def array(
     x = from_nested(object)
     target = x.dtype if dtype is None else checked_dtype(dtype)
     out = _widened(convert_to(x, target, copy=bool(copy) and x is object), ndmin)
-    return out if copy else view_of(object, out)
+    return out if copy or out.dtype != x.dtype else view_of(object, out)
 
 
 @implements(np.copy)
@@ -223,14 +232,17 @@ def copy(a: Any, order: str = "K", subok: bool = False) -> Any:
     return array(a)
 
 
-def _as(numpy_function: Any, ndmin: int) -> Any:
+def _as(numpy_function: Any, ndmin: int, layout: str = "K") -> Any:
     """The traced form of one of NumPy's `as...array` functions: no copy where none is needed."""
     name = numpy_function.__name__
 
-    def traced(a: Any, dtype: Any = None, *args: Any, **kwargs: Any) -> Any:
+    def traced(a: Any, dtype: Any = None, order: str | None = None, **kwargs: Any) -> Any:
         if not has_tracer(a):
-            return numpy_function(a, dtype, *args, **kwargs)
-        return array(a, dtype, copy=kwargs.get("copy"), ndmin=ndmin)
+            return numpy_function(a, dtype, **({} if order is None else {"order": order}), **kwargs)
+        out = array(a, dtype, copy=kwargs.get("copy"), ndmin=ndmin)
+        if out is a and (order or layout) not in ("K", "A") and (a.ndim > 1 or a.views is not None):
+            return view_of(a, fresh(a))  # a copy or not, as the array lies in NumPy's memory
+        return out
 
     traced.__name__ = traced.__qualname__ = name
     traced.__doc__ = f"The argument as an array, as `numpy.{name}`: a traced array itself, nested sequences stacked."
@@ -239,8 +251,8 @@ def _as(numpy_function: Any, ndmin: int) -> Any:
 
 asarray = _as(np.asarray, 0)
 asanyarray = _as(np.asanyarray, 0)
-ascontiguousarray = _as(np.ascontiguousarray, 1)
-asfortranarray = _as(np.asfortranarray, 0)
+ascontiguousarray = _as(np.ascontiguousarray, 1, "C")
+asfortranarray = _as(np.asfortranarray, 0, "F")
 
 
 @implements(np.copyto)

@@ -14,7 +14,7 @@ from functrace.numpy._at import at
 from functrace.numpy._axes import as_index, normalize_axis
 from functrace.numpy._dispatch import plain_buffer, reject
 from functrace.numpy._indexing import plan_index, read, wrap_indices
-from functrace.numpy._promotion import as_array, cast, promote
+from functrace.numpy._promotion import as_array, as_real_array, cast, promote
 from functrace.numpy._structural import flat, move_axis, structural
 from functrace.numpy.shape import broadcast_arrays
 from functrace.primitives import elementwise as p
@@ -240,7 +240,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
 @structural(np.digitize)
 def digitize(x: Any, bins: Any, right: bool = False) -> Any:
     """The bin that each value falls into: integers, without derivative. The bins' values must be known."""
-    edges = _known_condition("digitize", bins)
+    x, edges = as_real_array("digitize", x), _known_condition("digitize", as_real_array("digitize", bins))
     steps = np.diff(edges)
     side = "left" if right else "right"
     if (steps >= 0).all():

@@ -15,7 +15,7 @@ from functrace.numpy._axes import (
     numpy_index_map,
 )
 from functrace.numpy._dispatch import write_out
-from functrace.numpy._promotion import as_array, broadcast_shape, cast, has_tracer
+from functrace.numpy._promotion import as_array, broadcast_shape, cast, checked_dtype, has_tracer
 from functrace.numpy._promotion import broadcast_to as broadcast_value
 from functrace.numpy._structural import (
     as_arrays,
@@ -29,7 +29,7 @@ from functrace.numpy._structural import (
     structural,
     view_of,
 )
-from functrace.numpy.shape import atleast_1d, atleast_2d, atleast_3d, checked_dtype, convert_to
+from functrace.numpy.shape import atleast_1d, atleast_2d, atleast_3d, convert_to
 from functrace.primitives.families import broadcast
 from functrace.primitives.families import reshape as reshape_primitive
 from functrace.primitives.shape import full
@@ -258,7 +258,7 @@ dsplit = _split_axis(np.dsplit, 3, 2)
 def tile(A: Any, reps: Any) -> Any:
     """The array laid side by side `reps` times along each axis."""
     x = as_array(A)
-    counts = concrete_integers(reps, "reps").ravel().tolist()
+    counts = [int(n) for n in concrete_integers(reps, "reps").ravel()]
     if any(n < 0 for n in counts):
         raise ArgumentError(
             "reps of numpy.tile must not be negative", where=user_line(), got=repr(reps), remedy="use counts from 0"
@@ -285,9 +285,10 @@ def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     counts = concrete_integers(repeats, "repeats of numpy.repeat")
     length = x.shape[place]
     if counts.size == 1 and counts.item() >= 0:
-        spread = (*x.shape[: place + 1], counts.item(), *x.shape[place + 1 :])
+        count = int(counts.item())
+        spread = (*x.shape[: place + 1], count, *x.shape[place + 1 :])
         axes = tuple(i for i in range(len(spread)) if i != place + 1)
-        target = (*x.shape[:place], length * counts.item(), *x.shape[place + 1 :])
+        target = (*x.shape[:place], length * count, *x.shape[place + 1 :])
         return reshape_primitive(broadcast(x, shape=spread, axes=axes), shape=target)
     return select_along(x, numpy_index_map(np.repeat, np.arange(length), counts), place)
 

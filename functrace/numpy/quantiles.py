@@ -12,7 +12,7 @@ import numpy as np
 
 from functrace.errors import ArgumentError, DTypeError
 from functrace.numpy._dispatch import reject, write_out
-from functrace.numpy._promotion import as_array, broadcast_operands, cast, dtype_of
+from functrace.numpy._promotion import as_array, as_operand, as_real_array, broadcast_operands, cast, dtype_of
 from functrace.numpy._reducing import NO_VALUE, Reduction, known, same_option, start_reduction
 from functrace.numpy._structural import cut, structural
 from functrace.primitives import elementwise as p
@@ -113,8 +113,8 @@ def _quantile(
 
 def _fractions(function: str, q: Any, dtype: np.dtype, scale: float) -> Any:
     """The fractions from 0 to 1."""
-    weak = isinstance(dtype_of(q), type) if not isinstance(q, (list, tuple)) else False
-    q = as_array(q)
+    operand = as_operand(q)
+    weak, q = isinstance(dtype_of(operand), type), as_real_array(function, operand)
     q = cast(q, dtype if weak and dtype.kind == "f" else q.dtype if q.dtype.kind == "f" else _FLOAT64)
     q = q / scale if scale != 1 else q
     value = known(q)
@@ -136,8 +136,17 @@ def _between(elements: Any, low: Any, high: Any, weight: Any, work: np.dtype) ->
         return cast(first, work)
     second = gather(elements, _as_index(high), axes=axes, unique=False)
     weight = np.reshape(weight, np.shape(weight) + (1,) * (len(elements.shape) - 1)) if np.ndim(weight) else weight
-    first = cast(first, work)
-    return first + (cast(second, work) - first) * weight
+    return _interpolate(cast(first, work), cast(second, work), weight)
+
+
+def _interpolate(first: Any, second: Any, weight: Any) -> Any:
+    """Between two elements, from the nearer one, so that only an infinite nearer one makes the result infinite."""
+    if type(weight) is float:  # the mean of two
+        return (first + second) * weight
+    with np.errstate(invalid="ignore"):
+        distance = second - first
+        near_first, near_second = first + distance * weight, second - distance * (1 - weight)
+    return np.where(weight < 0.5, near_first, near_second)
 
 
 def _as_index(place: Any) -> Any:
@@ -160,7 +169,7 @@ def _nan_quantile(elements: Any, q: Any, method: str, work: np.dtype) -> Any:
     first = cast(gather(elements, *grid, _as_index(low), axes=axes, unique=False), work)
     if weight is not None:
         second = cast(gather(elements, *grid, _as_index(high), axes=axes, unique=False), work)
-        first = first + (second - first) * weight
+        first = _interpolate(first, second, weight)
     return np.where(count == 0, work.type(np.nan), first)
 
 
@@ -230,4 +239,4 @@ def nanmedian(
     """The median of the elements that are not NaN."""
     x = as_array(a)
     x = cast(x, _FLOAT64) if x.dtype.kind in "biu" else x
-    return _quantile("nanmedian", x, 0.5, axis, out, "linear", keepdims, None, True, 1)
+    return _quantile("nanmedian", x, 0.5, axis, out, "midpoint", keepdims, None, True, 1)

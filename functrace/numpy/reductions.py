@@ -26,8 +26,8 @@ from functrace.util import user_line
 
 __all__ = [
     "all", "amax", "amin", "any", "argmax", "argmin", "count_nonzero", "cummax", "cummin", "cumprod",
-    "cumsum", "cumulative_prod", "cumulative_sum", "max", "min", "nanargmax", "nanargmin", "nancumprod", "nancumsum", "nanmax", "nanmin", "nanprod",
-    "nansum", "prod", "ptp", "sum",
+    "cumsum", "cumulative_prod", "cumulative_sum", "max", "min", "nanargmax", "nanargmin", "nancumprod", "nancumsum",
+    "nanmax", "nanmin", "nanprod", "nansum", "prod", "ptp", "sum",
 ]  # fmt: skip
 
 _COUNT = np.dtype(np.intp)

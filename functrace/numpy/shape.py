@@ -15,7 +15,7 @@ import numpy as np
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, ShapeError
 from functrace.numpy._axes import as_index, as_shape, normalize_axes, normalize_axis
-from functrace.numpy._promotion import as_array, broadcast_shape, cast, dtype_of
+from functrace.numpy._promotion import as_array, broadcast_shape, cast, checked_dtype, dtype_of
 from functrace.numpy._promotion import broadcast_to as broadcast_value
 from functrace.numpy._structural import fresh, move_axis, part_of, rearranged, structural, view_of
 from functrace.primitives import elementwise as p
@@ -381,23 +381,6 @@ def imag(val: Any) -> Any:
 
 
 # type and shape
-
-
-def checked_dtype(dtype: Any) -> np.dtype:
-    """A numeric dtype in the machine's byte order.
-
-    Raises:
-        DTypeError: it is not numeric.
-    """
-    found = np.dtype(dtype).newbyteorder("=")
-    if found.kind not in "biufc":
-        raise DTypeError(
-            "traced arrays hold numbers and booleans only",
-            where=user_line(),
-            got=f"dtype {found}",
-            remedy="convert outside the traced function",
-        )
-    return found
 
 
 def convert_to(x: Any, dtype: Any, casting: Any = "unsafe", copy: bool = True) -> Any:

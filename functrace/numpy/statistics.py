@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, ShapeError
 from functrace.numpy._axes import normalize_axes
 from functrace.numpy._dispatch import write_out
-from functrace.numpy._promotion import as_array, broadcast_to, cast
+from functrace.numpy._promotion import as_array, broadcast_to, cast, checked_dtype
 from functrace.numpy._reducing import NO_VALUE, Reduction, known, start_reduction
 from functrace.numpy._structural import structural
-from functrace.numpy.shape import checked_dtype
 from functrace.primitives import elementwise as p
 from functrace.primitives.families import broadcast, reduce_sum, reshape
 from functrace.primitives.shape import transpose
@@ -80,6 +80,13 @@ def _spread(
                 remedy="give one of them",
             )
         ddof = correction
+    if not isinstance(ddof, (int, float, np.integer, np.floating, Tracer)):
+        raise ArgumentError(
+            f"ddof of numpy.{function} must be a number",
+            where=user_line(),
+            got=f"{ddof!r:.60}",
+            remedy="pass the number of degrees of freedom that are lost, as in ddof=1",
+        )
     x, call = start_reduction(function, a, axis, keepdims, where, out)
     work, result = _dtypes(x, dtype)
     center = None if mean is NO_VALUE or mean is None else cast(as_array(mean), work)

@@ -267,16 +267,23 @@ log10 = elementwise("log10", np.log10, lambda x, out: 1 / (math.log(10) * x))
 log1p = elementwise("log1p", np.log1p, lambda x, out: 1 / (1 + x))
 
 
-def _share(x: Any, out: Any) -> Any:
-    """exp(x - out), the softmax weight of x; an infinite x weighs 1."""
-    infinite = equal(x, x.dtype.type(np.inf))
+def _share(exponential: Any, x: Any, y: Any, out: Any) -> Any:
+    """The softmax weight of x beside y: infinite ones share equally, one of -inf weighs nothing."""
     zero = zero_of(out)
-    return exp(sub(select(infinite, zero, x), select(equal(out, out.dtype.type(np.inf)), zero, out)))
+    finite = exponential(sub(x, select(isinf(out), zero, out)))
+    infinite = select(equal(x, y), zero + 0.5, convert(greater(x, y), dtype=out.dtype))
+    return select(equal(out, out.dtype.type(np.inf)), infinite, finite)
 
 
-logaddexp = elementwise("logaddexp", np.logaddexp, (lambda x, y, out: _share(x, out), lambda x, y, out: _share(y, out)))
+logaddexp = elementwise(
+    "logaddexp",
+    np.logaddexp,
+    (lambda x, y, out: _share(exp, x, y, out), lambda x, y, out: _share(exp, y, x, out)),
+)
 logaddexp2 = elementwise(
-    "logaddexp2", np.logaddexp2, (lambda x, y, out: exp2(x - out), lambda x, y, out: exp2(y - out))
+    "logaddexp2",
+    np.logaddexp2,
+    (lambda x, y, out: _share(exp2, x, y, out), lambda x, y, out: _share(exp2, y, x, out)),
 )
 
 # trigonometry and hyperbolics
@@ -293,10 +300,17 @@ tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out)
 arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1))
 arccosh = elementwise("arccosh", np.arccosh, lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)))
 arctanh = elementwise("arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)))
+
+
+def _over_square(x: Any, r: Any) -> Any:
+    """x / r**2, without the square, which would overflow or vanish before the quotient does."""
+    return x / r / r
+
+
 arctan2 = elementwise(
     "arctan2",
     np.arctan2,
-    (lambda x, y, out: y / (x * x + y * y), lambda x, y, out: -x / (x * x + y * y)),
+    (lambda x, y, out: _over_square(y, hypot(x, y)), lambda x, y, out: -_over_square(x, hypot(x, y))),
 )
 hypot = elementwise("hypot", np.hypot, (lambda x, y, out: x / out, lambda x, y, out: y / out))
 

@@ -202,10 +202,13 @@ argmin = _along_axis(
 
 
 def _finite_peak(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
-    """The maximum along `axes`, which stay; and the same with 0 where it is infinite, itself if it never is."""
-    peak = np.maximum.reduce(x, axis=axes, keepdims=True, initial=-np.inf)
+    """The maximum along `axes`, which stay; and the same with 0 where it is infinite, itself if it never is.
+
+    Of complex numbers that of the real parts, which decide the size of the exponentials.
+    """
+    peak = np.maximum.reduce(x.real, axis=axes, keepdims=True, initial=-np.inf)
     infinite = np.isinf(peak)
-    return peak, np.where(infinite, x.dtype.type(0), peak) if infinite.any() else peak
+    return peak, np.where(infinite, peak.dtype.type(0), peak) if infinite.any() else peak
 
 
 def _logsumexp_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
@@ -220,7 +223,7 @@ def _softmax_impl(x: Any, *, axes: tuple[int, ...], undefined: bool) -> Any:
     peak, shift = _finite_peak(x, axes)
     weights = np.exp(x - shift)
     if peak is not shift:
-        weights = np.where(np.isposinf(peak), np.isposinf(x).astype(x.dtype), weights)
+        weights = np.where(np.isposinf(peak), np.isposinf(x.real).astype(x.dtype), weights)
     total = np.add.reduce(weights, axis=axes, keepdims=True)
     if peak is not shift and not undefined:
         total = np.where(np.isneginf(peak), total.dtype.type(1), total)

@@ -142,6 +142,22 @@ logit = special("logit", lambda x, out: 1 / (x * (1 - x)))
 # gamma and beta
 
 
+def _trigamma(x: Any) -> Any:
+    """The derivative of digamma, of real numbers.
+
+    Raises:
+        MissingRuleError: the numbers are complex; SciPy has no polygamma function of these.
+    """
+    if x.dtype.kind == "c":
+        raise MissingRuleError(
+            "digamma has no derivative rule for complex numbers",
+            where=user_line(),
+            got=f"{x.dtype.name}, as an argument or in the second derivative of gamma or loggamma",
+            remedy="write your own rule with functrace.custom_jvp, for instance by mpmath's polygamma",
+        )
+    return polygamma(zero_of(x) + 1, x)
+
+
 def _polygamma_impl(n: Any, x: Any) -> Any:
     """(-1)^(n+1) n! zeta(n+1, x), and digamma for n = 0; in double precision until the end."""
     special = scipy_special()
@@ -155,7 +171,7 @@ gammaln = special("gammaln", lambda x, out: digamma(x))
 loggamma = special("loggamma", lambda x, out: digamma(x))
 gammasgn = special("gammasgn")
 gamma = special("gamma", lambda x, out: out * digamma(x))
-digamma = special("digamma", lambda x, out: polygamma(zero_of(x) + 1, x))
+digamma = special("digamma", lambda x, out: _trigamma(x))
 polygamma = elementwise(
     "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x))
 )

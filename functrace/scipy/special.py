@@ -15,7 +15,7 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, current_trace
-from functrace.errors import ArgumentError, UnsupportedFunctionError
+from functrace.errors import ArgumentError, DTypeError, UnsupportedFunctionError
 from functrace.numpy._axes import as_index, reduction_axes
 from functrace.numpy._dispatch import apply, reject, traced_named_ufuncs
 from functrace.numpy._promotion import as_array, broadcast_operands, cast, dtype_of, promote, resolve
@@ -150,10 +150,21 @@ def sici(x: Any) -> tuple[Any, Any]:
 traced_named_ufuncs["sici"] = _sici
 
 
-def _floats(*values: Any) -> list[Any]:
-    """Operands as arrays of their common floating point dtype and shape."""
+def _floats(function: str, *values: Any, allow_complex: bool = False) -> list[Any]:
+    """Operands as arrays of their common floating point (or complex) dtype and shape.
+
+    Raises:
+        DTypeError: they are complex, and the function takes real numbers only.
+    """
     arrays = promote(*(as_array(v) for v in values))
-    if arrays[0].dtype.kind != "f":
+    if arrays[0].dtype.kind == "c" and not allow_complex:
+        raise DTypeError(
+            f"scipy.special.{function} of a traced value takes real numbers only",
+            where=user_line(),
+            got=arrays[0].dtype.name,
+            remedy="apply it to the real or imaginary part",
+        )
+    if arrays[0].dtype.kind not in "fc":
         arrays = [cast(v, np.dtype(np.float64)) for v in arrays]
     return broadcast_operands(arrays)
 
@@ -164,7 +175,7 @@ def polygamma(n: Any, x: Any) -> Any:
     n = as_array(n)
     if n.dtype.kind != "f":
         n = cast(n, np.dtype(np.float64))
-    return p.polygamma(*_floats(n, x))
+    return p.polygamma(*_floats("polygamma", n, x))
 
 
 def _zeta(x: Any, q: Any) -> Any:
@@ -176,11 +187,11 @@ def _zeta(x: Any, q: Any) -> Any:
 def zeta(x: Any, q: Any = None, out: Any = None) -> Any:
     """The Riemann zeta function, or Hurwitz's if q is given; differentiable in q, not in x."""
     reject("zeta", out=out)
-    return p.riemann_zeta(*_floats(x)) if q is None else _zeta(x, q)
+    return p.riemann_zeta(*_floats("zeta", x)) if q is None else _zeta(x, q)
 
 
 traced_named_ufuncs["_zeta"] = _zeta
-traced_named_ufuncs["_riemann_zeta"] = lambda x: p.riemann_zeta(*_floats(x))
+traced_named_ufuncs["_riemann_zeta"] = lambda x: p.riemann_zeta(*_floats("zeta", x))
 
 
 @_function
@@ -193,7 +204,8 @@ def factorial(n: Any, exact: bool = False, extend: str = "zero") -> Any:
             got=f"exact={exact}, extend={extend!r}",
             remedy="leave them out, or use functrace.scipy.special.gamma(n + 1)",
         )
-    x = cast(as_array(n), np.dtype(np.float64))
+    (x,) = _floats("factorial", n)
+    x = cast(x, np.dtype(np.float64))
     negative = elementwise.less(x, x.dtype.type(0))
     safe = elementwise.select(negative, x.dtype.type(0), x)
     return elementwise.select(negative, x.dtype.type(0), p.gamma(safe + 1))
@@ -207,7 +219,7 @@ def multigammaln(a: Any, d: Any) -> Any:
         raise ArgumentError(
             "multigammaln needs a positive dimension", where=user_line(), got=f"d={d}", remedy="pass d >= 1"
         )
-    (a,) = _floats(a)
+    (a,) = _floats("multigammaln", a)
     a = cast(a, np.dtype(np.float64))
     total = p.gammaln(a)
     for j in range(1, dimension):
@@ -218,34 +230,41 @@ def multigammaln(a: Any, d: Any) -> Any:
 # sums of exponentials
 
 
+def _is_complex(x: Any) -> bool:
+    return as_array(x).dtype.kind == "c"
+
+
 def _finite_peak(x: Any, axes: tuple[int, ...]) -> Any:
-    """The maximum along the axes, without derivative; 0 where it is infinite."""
-    zero = x.dtype.type(0)
-    if 0 in x.shape:
-        return reduction.reduce_sum(elementwise.stop_gradient(x), axes=axes)
-    peak = reduction.reduce_max(elementwise.stop_gradient(x), axes=axes)
-    return elementwise.select(elementwise.isfinite(peak), peak, zero)
+    """The maximum along the axes, without derivative; 0 where it is infinite. Of complex numbers, of the real parts."""
+    x = elementwise.stop_gradient(x)
+    size = elementwise.real(x) if x.dtype.kind == "c" else x
+    reduce = reduction.reduce_sum if 0 in x.shape else reduction.reduce_max
+    peak = reduce(size, axes=axes)
+    return cast(elementwise.select(elementwise.isfinite(peak), peak, size.dtype.type(0)), x.dtype)
 
 
-def _weighted_logsumexp(x: Any, b: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
-    """log(|sum(b exp(x))|) and the sum's sign. An element of weight 0 does not count, be it infinite."""
+def _weighted_logsumexp(x: Any, b: Any, axes: tuple[int, ...], signed: bool) -> tuple[Any, Any]:
+    """log(|sum(b exp(x))|) and the sum's sign; unless `signed` the real logarithm of the sum, or the complex one.
+
+    An element of weight 0 does not count, be it infinite.
+    """
     zero = x.dtype.type(0)
     x = elementwise.select(elementwise.equal(b, zero), x.dtype.type(-np.inf), x)
     peak = _finite_peak(x, axes)
     weights = elementwise.mul(b, elementwise.exp(elementwise.sub(x, spread(peak, x.shape, axes))))
     total = reduction.reduce_sum(weights, axes=axes)
-    return elementwise.log(elementwise.abs_(total)) + peak, elementwise.sign(total)
+    size = elementwise.abs_(total) if signed else total
+    return elementwise.log(size) + (elementwise.real(peak) if size.dtype != peak.dtype else peak), np.sign(total)
 
 
 @_function
 def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, return_sign: bool = False) -> Any:
     """log(sum(b exp(a))), without overflow; with the sum's sign apart when asked for."""
-    x, *factors = _floats(a) if b is None else _floats(a, b)
+    weights = () if b is None and not (return_sign and _is_complex(a)) else (1.0 if b is None else b,)
+    x, *factors = _floats("logsumexp", a, *weights, allow_complex=True)
     axes = reduction_axes(axis, len(x.shape))
     if factors:
-        out, sign = _weighted_logsumexp(x, factors[0], axes)
-        if not return_sign:
-            out = elementwise.select(elementwise.less(sign, x.dtype.type(0)), x.dtype.type(np.nan), out)
+        out, sign = _weighted_logsumexp(x, as_array(factors[0]), axes, return_sign)
     else:
         out = reduction.logsumexp(x, axes=axes)
         one = x.dtype.type(1)
@@ -260,14 +279,14 @@ def logsumexp(a: Any, axis: Any = None, b: Any = None, keepdims: bool = False, r
 @_function
 def softmax(x: Any, axis: Any = None) -> Any:
     """exp(x) / sum(exp(x)), without overflow."""
-    (x,) = _floats(x)
+    (x,) = _floats("softmax", x)
     return reduction.softmax(x, axes=reduction_axes(axis, len(x.shape)), undefined=True)
 
 
 @_function
 def log_softmax(x: Any, axis: Any = None) -> Any:
     """log(softmax(x)), without overflow or underflow."""
-    (x,) = _floats(x)
+    (x,) = _floats("log_softmax", x)
     axes = reduction_axes(axis, len(x.shape))
     shifted = elementwise.sub(x, spread(_finite_peak(x, axes), x.shape, axes))
     return elementwise.sub(shifted, spread(reduction.logsumexp(shifted, axes=axes), x.shape, axes))

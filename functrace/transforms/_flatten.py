@@ -148,10 +148,10 @@ class FlatFunction:
 
 
 def call(fun: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    """Call a user's function; an error of ours that NumPy has put inside its own comes out as ours."""
+    """Call a user's function; an error of ours that compiled code has put inside another comes out as ours."""
     try:
         return fun(*args, **kwargs)
-    except ValueError as error:
+    except (ValueError, SystemError) as error:
         ours = error.__cause__
         if isinstance(error, FunctraceError) or not isinstance(ours, FunctraceError):
             raise

@@ -115,6 +115,13 @@ def _batch_size(leaves: list[Any], axes: list[int | None], axis_size: int | None
             )
         sizes.setdefault(aval.shape[axis], str(aval))
     if axis_size is not None:
+        if not isinstance(axis_size, (int, np.integer)) or axis_size < 0:
+            raise BatchAxisError(
+                "axis_size of vmap must be the length of an axis",
+                where=user_line(),
+                got=repr(axis_size),
+                remedy="give a non-negative integer, or leave axis_size out where an argument is mapped",
+            )
         sizes.setdefault(axis_size, f"axis_size={axis_size}")
     if len(sizes) > 1:
         raise BatchAxisError(

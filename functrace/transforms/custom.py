@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.control.calls import InContext, bind_call, checkpoint_call, custom_jvp_call, custom_vjp_call
-from functrace.core.trace import EVAL, current_trace
+from functrace.control._calls import InContext, bind_call
+from functrace.control.calls import checkpoint_call, custom_jvp_call, custom_vjp_call
+from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact
 from functrace.errors import ArgumentError, CustomRuleError, InputError, TreeError
 from functrace.primitives.shape import zeros
@@ -63,6 +64,24 @@ def _materialize(value: Any, aval: ShapedArray, symbolic: bool) -> Any:
     return zeros(aval) if is_inexact(aval.dtype) else np.zeros(aval.shape, float0)
 
 
+def _weak_flags(leaves: Sequence[Any]) -> list[bool]:
+    """Which leaves are Python numbers, or traced ones."""
+    return [type(leaf) in _WEAK or getattr(leaf, "weak", False) for leaf in leaves]
+
+
+def _weakened(leaves: Sequence[Any], weak: Sequence[bool]) -> list[Any]:
+    return [_weaken(leaf) if flag else leaf for leaf, flag in zip(leaves, weak, strict=True)]
+
+
+def _weaken(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Tracer) and not value.weak:
+        value = value.snapshot()
+        value.weak = True
+    return value
+
+
 def _dense(value: Any) -> Any:
     return _materialize(None, value.aval, False) if isinstance(value, SymbolicZero) else value
 
@@ -77,16 +96,21 @@ class _Call:
         leaves, self.in_tree = tree.flatten(tuple(args[i] for i in self.positions))
         self.leaves = [snapshot(leaf) if current_trace().captures else canonicalize(leaf) for leaf in leaves]
         self.avals = [aval_of(leaf) for leaf in self.leaves]
+        self.weak = _weak_flags(leaves)
         self.out_tree: tree.TreeDef | None = None
 
     @property
     def static(self) -> list[Any]:
         return [self.args[i] for i in self.nondiff]
 
-    def arguments(self, leaves: Sequence[Any]) -> list[Any]:
-        """All positional arguments, with these leaves in the differentiable ones."""
+    def primals(self, leaves: Sequence[Any]) -> Any:
+        """The differentiable arguments; what came as a Python number gives way in promotion, as it would in NumPy."""
+        return tree.unflatten(self.in_tree, _weakened(leaves, self.weak))
+
+    def arguments(self, primals: Any) -> list[Any]:
+        """All positional arguments, with these in the place of the differentiable ones."""
         args = list(self.args)
-        for position, value in zip(self.positions, tree.unflatten(self.in_tree, leaves), strict=True):
+        for position, value in zip(self.positions, primals, strict=True):
             args[position] = value
         return args
 
@@ -95,7 +119,7 @@ class _Call:
         return [canonicalize(leaf) for leaf in leaves]
 
     def function(self, *leaves: Any) -> list[Any]:
-        return self.flatten_out(self.fun(*self.arguments(leaves)))
+        return self.flatten_out(self.fun(*self.arguments(self.primals(leaves))))
 
     def result(self, outs: Sequence[Any]) -> Any:
         return tree.unflatten(self.out_tree, outs)  # type: ignore[arg-type]
@@ -159,7 +183,7 @@ def _check_pairs(what: str, name: str, values: Any, structure: tree.TreeDef, ava
             got=str(mismatch),
             remedy=remedy,
         ) from None
-    checked = []
+    checked: list[Any] = []
     for leaf, aval in zip(leaves, avals, strict=True):
         if leaf is None or isinstance(leaf, SymbolicZero) or not is_inexact(aval.dtype):
             checked.append(None)
@@ -282,7 +306,7 @@ def _flat_jvp(call: _Call, rule: Callable[..., Any], symbolic: bool) -> Callable
         # Under a batch the leaves differ in shape from the call's own.
         primals, tangents = values[:count], values[count:]
         filled = [_materialize(t, aval_of(p), symbolic) for p, t in zip(primals, tangents, strict=True)]
-        pair = rule(*call.static, tree.unflatten(call.in_tree, primals), tree.unflatten(call.in_tree, filled))
+        pair = rule(*call.static, call.primals(primals), tree.unflatten(call.in_tree, filled))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise CustomRuleError(
                 "a jvp rule must return a pair (output, output tangent)",
@@ -376,11 +400,15 @@ class _FlatVJP:
     ) -> None:
         self.call, self.fwd, self.bwd, self.symbolic = call, fwd, bwd, symbolic
         self.residual_tree: Any = None
+        self.residual_weak: list[bool] = []
         self.out_avals: list[ShapedArray] = []
 
     def forward(self, active: tuple[bool, ...], *leaves: Any) -> tuple[list[Any], list[Any]]:
-        values = [CustomVJPPrimal(v, a) for v, a in zip(leaves, active, strict=True)] if self.symbolic else leaves
-        pair = self.fwd(*self.call.arguments(values))
+        primals = self.call.primals(leaves)
+        if self.symbolic:
+            pairs = zip(tree.leaves(primals), active, strict=True)
+            primals = tree.unflatten(self.call.in_tree, [CustomVJPPrimal(v, a) for v, a in pairs])
+        pair = self.fwd(*self.call.arguments(primals))
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
             raise CustomRuleError(
                 "a forward rule must return a pair (output, residuals)",
@@ -391,11 +419,12 @@ class _FlatVJP:
         outs = self.call.flatten_out(pair[0])
         self.out_avals = [aval_of(out) for out in outs]
         residuals, self.residual_tree = tree.flatten(pair[1])
+        self.residual_weak = _weak_flags(residuals)
         return outs, [canonicalize(r) for r in residuals]
 
     def backward(self, *values: Any) -> list[Any]:
         count = self.residual_tree.num_leaves
-        residuals = tree.unflatten(self.residual_tree, values[:count])
+        residuals = tree.unflatten(self.residual_tree, _weakened(values[:count], self.residual_weak))
         bars = [_materialize(b, a, self.symbolic) for b, a in zip(values[count:], self.out_avals, strict=True)]
         found = self.bwd(*self.call.static, residuals, self.call.result(bars))
         arguments = self.call.in_tree.children()
@@ -422,7 +451,8 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
         fun: function of arrays or pytrees of arrays.
 
     Returns:
-        A function with the same values and derivatives, that needs less memory and more time in reverse mode.
+        A function with the same values and derivatives, that needs less memory and more time in reverse mode. It must
+        be pure: arrays that it closes over must not change before the pullback has run.
 
     Example:
         >>> import numpy as np

@@ -208,7 +208,7 @@ def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], 
             )
     trace = _LinearTrace(current_trace())
     inputs = [trace.new_input(aval) for aval in avals]
-    invars = [tracer.atom for tracer in inputs]
+    invars: list[Any] = [tracer.atom for tracer in inputs]
     token = set_trace(trace)
     try:
         outs = flat(*inputs)

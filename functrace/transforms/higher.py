@@ -56,14 +56,15 @@ def jet(fun: Callable[..., Any], primals: Sequence[Any], series: Sequence[Sequen
     (order,) = lengths
     avals = [aval_of(leaf) for leaf in flat.leaves]
     by_order = [check_like(tuple(s[k] for s in series), flat.in_tree, avals, "tangent") for k in range(order)]
+    factorials = [float(math.factorial(k)) for k in range(1, order + 1)]
     scaled = [
-        [None if terms[i] is None else terms[i] / float(math.factorial(k + 1)) for k, terms in enumerate(by_order)]
+        [None if terms[i] is None else terms[i] / f for f, terms in zip(factorials, by_order, strict=True)]
         for i in range(len(avals))
     ]
-    values, coefficients = taylor(flat, flat.leaves, scaled, order)
+    values, coefficients = taylor(flat, flat.leaves, scaled, order, flat.weak)
     pairs = list(zip(values, coefficients, strict=True))
     derivatives = [
-        [zeros(aval_of(v)) if c[k] is None else c[k] * float(math.factorial(k + 1)) for v, c in pairs] for k in range(order)
+        [zeros(aval_of(v)) if c[k] is None else c[k] * f for v, c in pairs] for k, f in enumerate(factorials)
     ]
     out, _ = flat.results(export(values, flat.leaves))
     return out, [tree.unflatten(flat.out_tree, export(d)) for d in derivatives]
@@ -86,6 +87,13 @@ def nth_derivative(fun: Callable[[Any], Any], n: int) -> Callable[[Any], Any]:
         np.float64(240.0)
     """
     check_callable(fun, "nth_derivative")
+    if not isinstance(n, (int, np.integer)) or isinstance(n, bool) or n < 0:
+        raise ArgumentError(
+            "the order of nth_derivative is a non-negative integer",
+            where=user_line(),
+            got=repr(n),
+            remedy="give n = 0 for the function itself, 1 for its derivative",
+        )
 
     @functools.wraps(fun)
     def derivative(x: Any) -> Any:
@@ -122,4 +130,4 @@ def vhv(fun: Callable[[Any], Any], x: Any, v: Any) -> Any:
         >>> functrace.vhv(lambda x: (x**3).sum(), np.array([1.0, 2.0]), np.array([1.0, 1.0]))
         np.float64(18.0)
     """
-    return jet(fun, (x,), ((v, tree.map(lambda leaf: leaf * 0, v)),))[1][1]
+    return jet(fun, (x,), ((v, tree.map(lambda leaf: canonicalize(leaf) * 0, v)),))[1][1]

@@ -165,7 +165,7 @@ def matvec_transposed(a: Any, bar: Any) -> list[Any]:
 def linear_case() -> Case:
     def make_params(a: Any, x: Any) -> dict[str, Any]:
         outs = (ShapedArray((3,), x.dtype),)
-        return {"apply": matvec, "transposed": matvec_transposed, "residuals": 1, "outs": outs}
+        return {"apply": matvec, "transposed": matvec_transposed, "residuals": 1, "outs": outs, "takes_masks": False}
 
     return Case(calls.linear_call, (normal(3, 2), normal(2)), name="linear_call-matvec", make_params=make_params)
 
