@@ -659,3 +659,32 @@ def test_a_checkpointed_branch_not_taken_contributes_nothing():
     with np.errstate(divide="ignore", invalid="ignore"):
         assert ft.grad(guarded)(0.0) == ft.jacfwd(guarded)(0.0) == 2.0
         np.testing.assert_array_equal(ft.vmap(ft.grad(guarded))(np.array([0.0, 4.0])), [2.0, 0.25])
+
+
+def test_a_checkpoint_over_an_array_that_changes_is_refused():
+    scale = np.array([1.0, 2.0])
+    _, pullback = vjp(checkpoint(lambda x: (scale * np.sin(x)).sum()), np.ones(2))
+    scale[:] = 5.0
+    with pytest.raises(CustomRuleError, match="pass what changes"):
+        pullback(1.0)
+
+
+def test_residuals_are_out_of_reach():
+    table = np.array([1.0, 2.0])
+
+    @custom_vjp
+    def f(x):
+        return x * table
+
+    f.defvjp(lambda x: (x * table, table), lambda table, bar: (bar * table,))
+    _, pullback = vjp(f, np.ones(2))
+    table[:] = 7.0
+    np.testing.assert_array_equal(pullback(np.ones(2))[0], [1.0, 2.0])
+
+    def spoil(residual, bar):
+        residual *= 0
+        return (bar,)
+
+    f.defvjp(lambda x: (x * table, table), spoil)
+    with pytest.raises(ValueError, match="read-only"):
+        vjp(f, np.ones(2))[1](np.ones(2))

@@ -171,3 +171,12 @@ def test_one_hot():
 def test_glu_needs_an_even_axis():
     with pytest.raises(ShapeError, match="even length"):
         nn.glu(np.ones(3))
+
+
+def test_elements_that_do_not_count_have_no_derivative():
+    where = np.array([True, False, True])
+    f = lambda x: nn.log_softmax(x, where=where)  # noqa: E731
+    share = np.exp(0.3) / (np.exp(0.3) + np.exp(0.1))
+    expected = [[1 - share, 0, share - 1], [0, 0, 0], [-share, 0, share]]
+    for jacobian in (jacfwd, jacrev):
+        np.testing.assert_allclose(jacobian(f)(np.array([0.3, 0.7, 0.1])), expected)

@@ -229,3 +229,35 @@ def test_the_angle_keeps_its_derivative_where_squares_vanish_or_overflow():
     angle = functrace.grad(lambda x: np.arctan2(x[0], x[1]))
     np.testing.assert_allclose(angle(np.array([1e-200, 1e-200])), [5e199, -5e199])
     np.testing.assert_allclose(angle(np.array([1e200, 1e200])), [5e-201, -5e-201])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_of_angles(dtype):
+    x = np.ones(2, dtype)
+    assert functrace.eval_shape(np.angle, x).dtype == np.angle(x).dtype
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: np.interp(z, np.arange(3.0), np.arange(3.0)), lambda z: np.interp(1.0, z, np.arange(3.0)),
+        lambda z: np.quantile(np.arange(3.0), z), lambda z: np.digitize(z, np.arange(3.0)),
+        lambda z: fnp.nan_to_num(np.arange(3.0), nan=z[0]), lambda z: np.gradient(np.arange(3.0), z),
+    ],
+)  # fmt: skip
+def test_imaginary_parts_are_not_dropped(f):
+    with pytest.raises(DTypeError, match=r"numpy\.real"):
+        functrace.jvp(f, (np.array([0.1j, 0.2, 0.3]),), (np.ones(3, complex),))
+
+
+@pytest.mark.parametrize("dtype", ["i1", "i8", "f2", "f4", "f8"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: np.gradient(x, np.array([1.0, 2.0, 4.0])), lambda x: np.gradient(x, np.float64(0.5)),
+        lambda x: np.geomspace(x[0], x[1], 3), lambda x: np.quantile(x, np.float16(0.3)),
+    ],
+)  # fmt: skip
+def test_dtypes_beside_another_one(f, dtype):
+    x = np.array([3, 1, 2], dtype)
+    assert functrace.eval_shape(f, x).dtype == f(x).dtype

@@ -210,7 +210,14 @@ def test_a_converted_array_is_a_copy():
     np.testing.assert_array_equal(functrace.grad(f)(np.ones(2)), [1.0, 2.0])
 
 
-@pytest.mark.parametrize("part", ["real", "imag"])
-def test_a_part_of_complex_numbers_is_not_assigned_to(part):
-    with pytest.raises(AssignmentError, match="assign to all of it"):
-        functrace.vjp(lambda x: setattr(x, part, 0.0), np.ones(2) + 0j)
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("real", "assign to all of it"), ("imag", "assign to all"), ("shape", "x.reshape"), ("dtype", "x.astype")],
+)
+@pytest.mark.parametrize("transform", [functrace.vjp, functrace.make_jaxpr, functrace.vmap])
+def test_attributes_are_not_assigned_to(name, remedy, transform):
+    def f(x):
+        setattr(x, name, 0.0)
+
+    with pytest.raises(AssignmentError, match=remedy):
+        functrace.vjp(f, np.ones(2) + 0j) if transform is functrace.vjp else transform(f)(np.ones((2, 2)) + 0j)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from functrace.control._calls import (
     InContext,
     StagedFunction,
@@ -337,6 +339,19 @@ custom_vjp_call = Primitive(
 # checkpoint
 
 
+def _check_same(first: Sequence[Any], again: Sequence[Any]) -> None:
+    """Raise where a function evaluated again gives other values: what it closes over has changed meanwhile."""
+    for a, b in zip(first, again, strict=True):
+        if isinstance(a, (np.ndarray, np.generic)) and isinstance(b, (np.ndarray, np.generic)):
+            same = a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=0, equal_nan=True)
+            if not same:
+                raise CustomRuleError(
+                    "a checkpointed function gave other values when reverse mode ran it again",
+                    where=user_line(),
+                    remedy="pass what changes (arrays, random numbers) as arguments instead of closing over it",
+                )
+
+
 def _checkpoint_linearize(
     record: Callable[..., Any], primals: list[Any], tangents: list[Any], *, function: Function, constants: int
 ) -> tuple[list[Any], list[Any]]:
@@ -353,7 +368,8 @@ def _checkpoint_linearize(
 
     def transposed(*operands: Any) -> list[Any]:
         known, bars = split(operands, count)
-        _, program = linearize(function, known, active)
+        again, program = linearize(function, known, active)
+        _check_same(values, again)
         return backward_pass(program.eqns, program.invars, program.outvars, bars)
 
     atoms: list[Atom] = [*map(Literal, primals), *(t for t in tangents if t is not None)]

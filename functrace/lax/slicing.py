@@ -22,6 +22,13 @@ __all__ = [
 
 
 def _require_fit(what: str, shape: Sequence[int], starts: Sequence[Any], sizes: Sequence[int]) -> None:
+    if not all(isinstance(values, (tuple, list, np.ndarray)) for values in (starts, sizes)):
+        raise ArgumentError(
+            f"{what} needs sequences of starts and sizes, one of each per axis",
+            where=user_line(),
+            got=f"{type(starts).__name__} and {type(sizes).__name__}",
+            remedy="write (start,) for an array with one axis",
+        )
     lengths = {len(shape), len(starts), len(sizes)}
     if len(lengths) > 1 or not all(0 <= size <= length for size, length in zip(sizes, shape, strict=True)):
         raise ArgumentError(

@@ -5,7 +5,8 @@ A function is looked up when its method is called, so it does not matter which m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -263,7 +264,16 @@ _PROPERTIES: dict[str, Callable[[Tracer], Any]] = {
 _SETTER_REMEDIES = {
     "real": "assign to all of it, x[...] = v + 1j * x.imag",
     "imag": "assign to all of it, x[...] = x.real + 1j * v",
+    "shape": "make another array, x = x.reshape(shape)",
+    "dtype": "make another array, x = x.astype(dtype)",
 }
+
+
+def _kinds(base: type) -> Iterator[type]:
+    """A class and those made from it."""
+    yield base
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
 
 
 def install_methods() -> None:
@@ -277,3 +287,7 @@ def install_methods() -> None:
         setattr(Tracer, name, property(getter, setter))
     for name, remedy in _METHOD_REMEDIES.items():
         setattr(Tracer, name, _refused(name, remedy))
+    for kind, name in product(_kinds(Tracer), ("shape", "dtype")):
+        own = vars(kind).get(name)
+        if isinstance(own, property):
+            setattr(kind, name, own.setter(_no_assignment(name, _SETTER_REMEDIES[name])))

@@ -101,7 +101,12 @@ def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> An
             got=f"{len(varargs)} spacings for {len(axes)} axes",
             remedy="give a number or an array of positions per axis",
         )
-    results = [_gradient_along(x, a, _spacing(s, x.shape[a]), edge_order) for a, s in zip(axes, spacings, strict=True)]
+    if x.dtype.kind != "c":
+        spacings = [as_real_array("gradient", s) if hasattr(s, "dtype") else s for s in spacings]
+    results = [
+        cast(_gradient_along(x, a, _spacing(s, x.shape[a]), edge_order), x.dtype)
+        for a, s in zip(axes, spacings, strict=True)
+    ]
     return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -192,7 +192,7 @@ def angle(z: Any, deg: bool = False) -> Any:
     if x.dtype.kind == "c":
         result = p.arctan2(p.imag(x), p.real(x))
     else:
-        x = cast(x, resolve(np.arctan2, (x.dtype, x.dtype))[0])
+        x = cast(x, resolve(np.arctan2, (int, x.dtype))[0])
         result = p.arctan2(p.zero_of(x), p.stop_gradient(x))
     return p.mul(result, result.dtype.type(180 / math.pi)) if deg else result
 

@@ -356,7 +356,7 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
     """Numbers in geometric progression between ends that may be traced."""
     count = _count(num)
     start, stop = as_array(start), as_array(stop)
-    working = np.result_type(start.dtype, stop.dtype, 0.0, *(() if dtype is None else (checked_dtype(dtype),)))
+    working = np.result_type(start.dtype, stop.dtype, 0.0, float if dtype is None else checked_dtype(dtype))
     start, stop = cast(start, working), cast(stop, working)
     direction = start / np.abs(start) if working.kind == "c" else p.sign(start)
     first, last = start / direction, stop / direction

@@ -98,7 +98,7 @@ def _quantile(
     ignore_nan = ignore_nan and x.dtype.kind == "f"
     q = _fractions(function, q, x.dtype, scale)
     discrete = method in _DISCRETE
-    work = x.dtype if discrete else np.result_type(x.dtype, q.dtype, *([_FLOAT64] if x.dtype.kind != "f" else []))
+    work = x.dtype if discrete else np.result_type(x.dtype, q.dtype)
     elements = _sorted_last(x, call)
     if ignore_nan:
         result = _nan_quantile(elements, q, method, work)

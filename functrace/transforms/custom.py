@@ -392,6 +392,15 @@ class custom_vjp:
         return call.result(bind_call(custom_vjp_call, call.leaves, params))
 
 
+def _locked(residual: Any) -> Any:
+    """A residual that neither the user's arrays nor the backward rule can change."""
+    value = canonicalize(residual)
+    if type(value) is np.ndarray and value.ndim:
+        value = value.copy()
+        value.flags.writeable = False
+    return value
+
+
 class _FlatVJP:
     """A user's pair of rules on flat lists."""
 
@@ -420,7 +429,7 @@ class _FlatVJP:
         self.out_avals = [aval_of(out) for out in outs]
         residuals, self.residual_tree = tree.flatten(pair[1])
         self.residual_weak = _weak_flags(residuals)
-        return outs, [canonicalize(r) for r in residuals]
+        return outs, [_locked(r) for r in residuals]
 
     def backward(self, *values: Any) -> list[Any]:
         count = self.residual_tree.num_leaves
