@@ -19,10 +19,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from string import Template
 
-__all__ = ["DISPATCH", "FIELDS", "FUNCTIONS", "RELEASE_GIL", "TABLE", "TABLE_FUNCTION", "TUPLE", "dispatcher_ir"]
+__all__ = [
+    "DISPATCH",
+    "ECHO",
+    "FIELDS",
+    "FUNCTIONS",
+    "RELEASE_GIL",
+    "TABLE",
+    "TABLE_FUNCTION",
+    "TUPLE",
+    "dispatcher_ir",
+]
 
 DISPATCH = "functrace_dispatch"  # the method: (self, arguments, count, keyword names) -> new reference
 TABLE_FUNCTION = "functrace_dispatch_table"  # () -> address of the table
+ECHO = "functrace_dispatch_echo"  # the self-test's kernel: copies one float64 from the first pointer to the second
 
 # What the code calls, by C signature; then the objects it compares with. Together the layout of the table.
 FUNCTIONS = {
@@ -84,14 +95,17 @@ def _functions() -> str:
 
 
 def dispatcher_ir(offsets: Mapping[str, int]) -> str:
-    """The module's text. `offsets`: where a dispatcher keeps `head` and `fallback`, a tuple `items`, a bytes `bytes`."""
-    objects = {name: f"getelementptr (ptr, ptr @table, i64 {TABLE.index(name)})" for name in ("None", "True", "ndarray")}
+    """The text for these offsets: a dispatcher's `head` and `fallback`, a tuple's `items`, a bytes' `bytes`."""
+    objects = {
+        name: f"getelementptr (ptr, ptr @table, i64 {TABLE.index(name)})" for name in ("None", "True", "ndarray")
+    }
     return Template(_TEXT).substitute(
-        objects | FIELDS,
+        {**objects, **FIELDS},
         size=len(TABLE),
         functions=_functions(),
         dispatch=DISPATCH,
         table=TABLE_FUNCTION,
+        echo=ECHO,
         stack_workspace=STACK_WORKSPACE,
         **offsets,
     )
@@ -102,6 +116,15 @@ _TEXT = """\
 
 define ptr @$table() {
   ret ptr @table
+}
+
+define i64 @$echo(ptr %pointers) {
+  %from = load ptr, ptr %pointers
+  %to_at = getelementptr ptr, ptr %pointers, i64 1
+  %to = load ptr, ptr %to_at
+  %value = load double, ptr %from
+  store double %value, ptr %to
+  ret i64 0
 }
 
 $functions
@@ -151,7 +174,7 @@ fall:
 }
 
 ; The result of one entry, null with an exception set, or the table's address for a miss.
-define internal ptr @serve(ptr %words, ptr %arguments) {
+define internal ptr @serve(ptr %words, ptr %arguments) "probe-stack"="inline-asm" {
 entry:
   %outputs_at = getelementptr i64, ptr %words, i64 1
   %inputs = load i64, ptr %words
@@ -330,7 +353,8 @@ output:
 array:
   call void @Py_IncRef(ptr %descriptor) ; the next call steals it, also when it fails
   %rank = trunc i64 %dimensions to i32
-  %made = call ptr @PyArray_NewFromDescr(ptr %type, ptr %descriptor, i32 %rank, ptr %shape, ptr null, ptr null, i32 0, ptr null)
+  %made = call ptr @PyArray_NewFromDescr(ptr %type, ptr %descriptor, i32 %rank, ptr %shape, ptr null, ptr null,
+                                         i32 0, ptr null)
   %result_at = getelementptr ptr, ptr %results, i64 %i
   store ptr %made, ptr %result_at
   %failed = icmp eq ptr %made, null
@@ -353,7 +377,7 @@ fail:
 }
 
 ; The kernel's status; not zero with an exception set if there is no memory for the workspace.
-define internal i64 @run(ptr %words, ptr %pointers, ptr %workspace_at) {
+define internal i64 @run(ptr %words, ptr %pointers, ptr %workspace_at) "probe-stack"="inline-asm" {
 entry:
   %bytes_at = getelementptr i64, ptr %words, i64 4
   %bytes = load i64, ptr %bytes_at

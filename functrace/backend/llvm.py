@@ -106,19 +106,21 @@ def target(level: str = "native") -> Target:
             return wide
         return fused or name not in ("fma", "fma4")
 
-    features = ",".join(
-        f"{'+' if on and allowed(name) else '-'}{name}" for name, on in sorted(host_features().items())
-    )
+    features = ",".join(f"{'+' if on and allowed(name) else '-'}{name}" for name, on in sorted(host_features().items()))
     width = 512 if wide else 256 if host_features().get("avx2", False) else 128
     return Target(level, llvm.get_host_cpu_name(), features, width, fused, wide)
 
 
 @functools.cache
 def machine(wanted: Target, opt: int = 2) -> Any:
-    """LLVM's code generator for a target."""
+    """LLVM's code generator for a target.
+
+    Code reaches its constants relative to itself ("small", position-independent), which saves an instruction each; so
+    it may not name functions outside the module, except through pointers that it is given.
+    """
     llvm = binding()
     return llvm.Target.from_default_triple().create_target_machine(
-        cpu=wanted.cpu, features=wanted.features, opt=opt, codemodel="jitdefault", jit=True, reloc="default"
+        cpu=wanted.cpu, features=wanted.features, opt=opt, codemodel="small", jit=True, reloc="pic"
     )
 
 
@@ -151,7 +153,8 @@ class Library:
         llvm = binding()
         # An engine owns its target machine, so it does not get the cached one.
         own = machine.__wrapped__(wanted)
-        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), own)
+        # llvmlite's memory manager keeps the sections within reach of each other.
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), own, True)
         self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 

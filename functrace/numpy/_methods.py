@@ -269,7 +269,7 @@ _SETTER_REMEDIES = {
 }
 
 
-def _kinds(base: type) -> Iterator[type]:
+def _kinds(base: type[Any]) -> Iterator[type[Any]]:
     """A class and those made from it."""
     yield base
     for kind in base.__subclasses__():

@@ -36,7 +36,9 @@ class Value:
         self.builder, self.name, self.kind = builder, name, kind
 
     def _op(self, floating: str, integer: str, other: Number, swap: bool = False) -> Value:
-        return self.builder.binary(floating if self.kind == "f" else integer, *((other, self) if swap else (self, other)))
+        return self.builder.binary(
+            floating if self.kind == "f" else integer, *((other, self) if swap else (self, other))
+        )
 
     def __add__(self, other: Number) -> Value:
         return self._op("fadd", "add", other)
@@ -104,6 +106,18 @@ class Value:
         return self.builder.compare("une", "ne", self, other)
 
 
+class Nothing(Value):
+    """The rounding error where it cannot matter: adding it and multiplying by it emit no code."""
+
+    __slots__ = ()
+
+    def __init__(self, builder: Builder) -> None:
+        super().__init__(builder, builder.name(0.0, "f"), "f")
+
+    def __neg__(self) -> Value:
+        return self
+
+
 class Builder:
     """Emits the body of one function on vectors.
 
@@ -119,6 +133,7 @@ class Builder:
         self.target, self.bits = target, bits
         self.lanes = lanes or target.lanes(bits)
         self.precision = precision or (53 if bits == 64 else 24)
+        self.wide = bits == 64 and self.precision == 24
         self.scalar = "double" if bits == 64 else "float"
         self.integer = f"i{bits}"
         self.mantissa, self.bias = (52, 1023) if bits == 64 else (23, 127)
@@ -166,8 +181,17 @@ class Builder:
         return Value(self, self.name(number, "f"), "f")
 
     def binary(self, op: str, x: Number, y: Number) -> Value:
+        if isinstance(x, Nothing) or isinstance(y, Nothing):
+            return self._with_nothing(op, x, y)
         kind = x.kind if isinstance(x, Value) else y.kind
         return self.emit(f"{op} {self.type(kind)} {self.name(x, kind)}, {self.name(y, kind)}", kind)
+
+    def _with_nothing(self, op: str, x: Number, y: Number) -> Value:
+        if op in ("fmul", "fdiv"):
+            return Nothing(self)
+        if isinstance(y, Nothing):
+            return x
+        return -y if op == "fsub" else y
 
     def compare(self, floating: str, integer: str, x: Value, y: Number) -> Value:
         op = f"fcmp {floating}" if x.kind == "f" else f"icmp {integer}"
@@ -183,9 +207,13 @@ class Builder:
     # Operations
 
     def select(self, mask: Value, x: Number, y: Number) -> Value:
+        if isinstance(x, Nothing) and (isinstance(y, Nothing) or (not isinstance(y, Value) and y == 0.0)):
+            return x
         kind = next((v.kind for v in (x, y) if isinstance(v, Value)), "f")
         t = self.type(kind)
-        return self.emit(f"select {self.type('m')} {mask.name}, {t} {self.name(x, kind)}, {t} {self.name(y, kind)}", kind)
+        return self.emit(
+            f"select {self.type('m')} {mask.name}, {t} {self.name(x, kind)}, {t} {self.name(y, kind)}", kind
+        )
 
     def abs(self, x: Value) -> Value:
         return self.intrinsic("fabs", x)
@@ -217,12 +245,9 @@ class Builder:
 
     def mad(self, x: Number, y: Number, z: Number) -> Value:
         """x y + z, rounded once where the target fuses it, twice elsewhere."""
-        if self.target.fma:
+        if self.target.fma and not any(isinstance(v, Nothing) for v in (x, y, z)):
             return self.intrinsic("fma", x, y, z)
         return self.binary("fadd", self.binary("fmul", x, y), z)
-
-    def negate(self, x: Number) -> Number:
-        return -x
 
     def any(self, mask: Value) -> str:
         """Name of the i1 that says whether some lane is set."""
@@ -235,7 +260,7 @@ class Builder:
     def rarely(self, mask: Value, values: Sequence[Value], slow: Callable[[], Sequence[Value]]) -> list[Value]:
         """`values`, or what `slow` emits in a block of its own, entered where a lane of the mask is set."""
         some, before = self.any(mask), self.block
-        inside, after = (f"{name}{self._count}" for name in ("slow", "join"))
+        inside, after = (name + some.removeprefix("%v") for name in ("slow", "join"))
         self.line(f"br i1 {some}, label %{inside}, label %{after}, !prof !0")
         self.label(inside)
         slowly = slow()
@@ -257,7 +282,7 @@ class Builder:
         return result
 
     def estrin(self, x: Value, coefficients: Sequence[float]) -> Value:
-        """The same with the shortest chain of dependent operations."""
+        """The same with the shortest chain of dependent operations: faster where the chain is long."""
         terms: list[Number] = list(coefficients)
         power = x
         while len(terms) > 1:
@@ -280,7 +305,7 @@ class Builder:
 
     def scale(self, x: Value, n: Value) -> Value:
         """x 2**n for x around 1 and an integral float n, rounded once, also where it overflows or underflows."""
-        if self.bits == 64 and self.precision == 24:  # a float32 in disguise comes nowhere near the limits
+        if self.wide:  # a float32 in disguise comes nowhere near the limits
             return x * self.power_of_two(self.round(n)[1])
         if self.target.scalef and self.lanes * self.bits == 512:
             suffix, mask = ("pd", "i8") if self.bits == 64 else ("ps", "i16")
@@ -291,17 +316,22 @@ class Builder:
         half, first = self.round(n, 0.5)
         return x * self.power_of_two(first) * self.power_of_two(self.round(n - half)[1])
 
-    # Two numbers for one: the sum of a result and its rounding error
+    # Two numbers for one: the sum of a result and its rounding error. Where float64 stands for float32 (`wide`), the
+    # error is below what the result keeps: it is left out unless asked for.
 
-    def two_sum(self, x: Number, y: Number) -> tuple[Value, Value]:
+    def two_sum(self, x: Number, y: Number, *, always: bool = False) -> tuple[Value, Value]:
         """x + y and its rounding error (Knuth)."""
         total = self.binary("fadd", x, y)
+        if self.wide and not always:
+            return total, Nothing(self)
         back = total - x
         return total, self.binary("fsub", x, total - back) + self.binary("fsub", y, back)
 
     def fast_two_sum(self, x: Number, y: Number) -> tuple[Value, Value]:
         """The same where |x| >= |y| or x is 0."""
         total = self.binary("fadd", x, y)
+        if self.wide:
+            return total, Nothing(self)
         return total, self.binary("fsub", y, total - x)
 
     def split(self, x: Number) -> tuple[Value, Value]:
@@ -313,6 +343,8 @@ class Builder:
     def two_product(self, x: Value, y: Number) -> tuple[Value, Value]:
         """x y and its rounding error."""
         product = x * y
+        if self.wide:
+            return product, Nothing(self)
         if self.target.fma:
             return product, self.intrinsic("fma", x, y, -product)
         xh, xl = self.split(x)
@@ -328,6 +360,9 @@ class Builder:
 
     def divide(self, x: Number, y: Value, x_low: Number = None, y_low: Number = None) -> tuple[Value, Value]:
         """(x + x_low) / (y + y_low) and its error, with one division."""
+        if self.wide:
+            x = x if x_low is None else self.binary("fadd", x, x_low)
+            return self.binary("fdiv", x, y if y_low is None else y + y_low), Nothing(self)
         reciprocal = 1.0 / y
         q = self.binary("fmul", reciprocal, x)
         rest = self.residual(q, y, x)
@@ -337,19 +372,11 @@ class Builder:
             rest = self.mad(-q, y_low, rest)
         return q, rest * reciprocal
 
-    def square_root(self, x: Value, x_low: Number = None) -> tuple[Value, Value]:
-        """The square root of x + x_low and its error; no error where x is 0."""
-        root = self.sqrt(x)
-        rest = self.residual(root, root, x)
-        if x_low is not None:
-            rest = rest + x_low
-        return root, self.select(root == 0.0, 0.0, rest * 0.5 / root)
-
     # Other widths
 
     def converted(self, x: Value, op: str, result: Builder) -> Value:
         """x as the other builder's floats, which goes on from here (`fpext` or `fptrunc`)."""
-        return self.emit(f"{op} {self.type('f')} {x.name} to {result.type('f')}", "f")
+        return result.emit(f"{op} {self.type('f')} {x.name} to {result.type('f')}", "f")
 
     def following(self, bits: int, precision: int) -> Builder:
         """A builder of another width that goes on in the same function."""

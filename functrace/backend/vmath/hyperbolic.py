@@ -1,0 +1,94 @@
+"""tanh, sinh and cosh, from the exponential's reduction, and their inverses, from log1p."""
+
+from __future__ import annotations
+
+import math
+
+from functrace.backend.vmath.coefficients import COEFFICIENTS
+from functrace.backend.vmath.exponential import LN2, LOG2_E, reduce
+from functrace.backend.vmath.ir import Builder, Value
+from functrace.backend.vmath.logarithm import log1p_sum
+
+__all__ = ["arccosh", "arcsinh", "arctanh", "cosh", "sinh", "tanh"]
+
+
+def tanh(b: Builder, x: Value) -> Value:
+    """(1 - 2**-n + p) / (1 + 2**-n + p) with exp(2 |x|) = 2**n (1 + p)."""
+    a = b.abs(x)
+    n, r, t = reduce(b, b.minimum(a + a, 40.0 if b.precision == 53 else 20.0), exact=True)
+    power = b.power_of_two(b.round(-n)[1])
+    above, above_low = b.fast_two_sum(1.0 - power, r)
+    one, one_low = b.fast_two_sum(1.0, power)
+    below, below_low = b.fast_two_sum(one, r)
+    above, above_low = b.fast_two_sum(above, above_low + t)
+    below, below_low = b.fast_two_sum(below, below_low + one_low + t)
+    q, lost = b.divide(above, below, above_low, below_low)
+    return b.copysign(q + lost, x)
+
+
+def halves(b: Builder, x: Value) -> tuple[Value, Value, Value, Value, Value]:
+    """For a = |x| = n ln 2 + r: n, 1 - 4**-n, 1 + 4**-n, cosh(r) - 1 and sinh(r) in two parts.
+
+    2 sinh(a) = 2**n ((1 - 4**-n) cosh(r) + (1 + 4**-n) sinh(r)), and 2 cosh(a) with the factors exchanged.
+    """
+    a = b.minimum(b.abs(x), 711.0 if b.precision == 53 else 90.0)
+    n, _ = b.round(a, LOG2_E)
+    high, low = LN2[b.bits]
+    r, lost = b.fast_two_sum(b.mad(n, -high, a), n * -low)
+    z = r * r
+    cosh_minus_1 = b.mad(z, b.horner(z, COEFFICIENTS["COSH"][b.precision]), r * lost)
+    sinh_minus_r = b.mad(r * z, b.horner(z, COEFFICIENTS["SINH"][b.precision]), lost)
+    fourth = b.power_of_two(b.round(b.minimum(n, b.mantissa + 8.0), -2.0)[1])
+    return n, fourth, cosh_minus_1, r, sinh_minus_r
+
+
+def combine(b: Builder, n: Value, c: Value, d: Value, even: Value, odd: tuple[Value, Value]) -> Value:
+    """2**(n - 1) (c (1 + even) + d sum(odd))."""
+    product, lost = b.two_product(d, odd[0])
+    total, rest = b.two_sum(c, product)
+    return b.scale(total + (rest + b.mad(c, even, b.mad(d, odd[1], lost))), n - 1.0)
+
+
+def sinh(b: Builder, x: Value) -> Value:
+    n, fourth, even, r, rest = halves(b, x)
+    return b.copysign(combine(b, n, 1.0 - fourth, 1.0 + fourth, even, (r, rest)), x)
+
+
+def cosh(b: Builder, x: Value) -> Value:
+    n, fourth, even, r, rest = halves(b, x)
+    return combine(b, n, 1.0 + fourth, 1.0 - fourth, even, (r, rest))
+
+
+def arcsinh(b: Builder, x: Value) -> Value:
+    """log(1 + a + a**2 / (1 + sqrt(1 + a**2))) for a = |x|, log(2 a) where the square says nothing any more."""
+    a = b.abs(x)
+    large = a > 2.0 ** (b.mantissa // 2 + 4)
+    base = b.select(large, 0.0, a)
+    square = base * base
+    u, low = b.fast_two_sum(a, square / (b.sqrt(square + 1.0) + 1.0))
+    u, low = b.select(large, a, u), b.select(large, -1.0, low)
+    result = log1p_sum(b, u, low, b.select(large, 1.0, 0.0))
+    result = b.select(a == math.inf, a, result)
+    return b.copysign(b.select(a < b.tiny, a, result), x)
+
+
+def arccosh(b: Builder, x: Value) -> Value:
+    """log(1 + t + sqrt(t (2 + t))) for t = x - 1, log(2 x) where 1 says nothing any more."""
+    large = x > 2.0 ** (b.mantissa + 4)
+    t = b.select(large, 1.0, x) - 1.0
+    u, low = b.two_sum(b.sqrt(t * (t + 2.0)), t)
+    u, low = b.select(large, x, u), b.select(large, -1.0, low)
+    result = log1p_sum(b, u, low, b.select(large, 1.0, 0.0))
+    result = b.select(x == math.inf, x, result)
+    return b.select(b.compare("ult", "slt", x, 1.0), math.nan, result)
+
+
+def arctanh(b: Builder, x: Value) -> Value:
+    """log(1 + 2 a / (1 - a)) / 2 for a = |x|."""
+    a = b.abs(x)
+    below, rest = b.two_sum(1.0, -a)
+    q, lost = b.divide(a + a, below, y_low=rest)
+    result = 0.5 * log1p_sum(b, q, lost)
+    result = b.select(a == 1.0, math.inf, result)
+    result = b.select(a < 2.0 ** -(b.mantissa // 2 + 4), a, result)
+    return b.copysign(b.select(a > 1.0, math.nan, result), x)
