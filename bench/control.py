@@ -66,7 +66,7 @@ def gradient(state: int, steps: int, unrolled: bool) -> Scenario:
         name=f"grad, {'Python loop' if unrolled else 'scan'} of {steps:,} steps, state of {state}",
         setup=setup,
         expected=lambda: adjoint(weights, inputs),
-        peers=("functrace", "autograd", "torch") if unrolled else ("functrace", "autograd", "jax", "torch"),
+        peers=("functrace", "autograd") if unrolled else ("functrace", "autograd", "jax"),
         operations=steps,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -126,7 +127,9 @@ def importing() -> Scenario:
 
     def setup(peer: Peer) -> Callable[[], Any]:
         command = [sys.executable, "-c", f"import {peer.module}"]
-        return lambda: subprocess.run(command, check=True).returncode
+        # As installed packages are: compiled to bytecode once.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return lambda: subprocess.run(command, check=True, env=environment).returncode
 
     return Scenario(
         name="import, in a new process",

@@ -8,7 +8,6 @@ from functrace import nn as nn
 from functrace import numpy as numpy
 from functrace import random as random
 from functrace import scipy as scipy
-from functrace import testing as testing
 from functrace import tree as tree
 from functrace.callbacks import numba_call as numba_call
 from functrace.callbacks import pure_callback as pure_callback

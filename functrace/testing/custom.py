@@ -54,7 +54,7 @@ def check_rule(
 
     Example:
         >>> import numpy as np
-        >>> import functrace
+        >>> import functrace.testing
         >>> @functrace.custom_jvp
         ... def f(x):
         ...     return np.sin(x)

@@ -58,7 +58,7 @@ def check_jvp(
     Example:
         >>> import functools
         >>> import numpy as np
-        >>> import functrace
+        >>> import functrace.testing
         >>> check_jvp(np.sin, functools.partial(functrace.jvp, np.sin), (0.5,))
     """
     rng = np.random.default_rng(SEED)
@@ -100,7 +100,7 @@ def check_vjp(
     Example:
         >>> import functools
         >>> import numpy as np
-        >>> import functrace
+        >>> import functrace.testing
         >>> functrace.testing.check_vjp(np.sin, functools.partial(functrace.vjp, np.sin), (0.5,))
     """
     rng = np.random.default_rng(SEED)
@@ -150,7 +150,7 @@ def check_grads(
 
     Example:
         >>> import numpy as np
-        >>> import functrace
+        >>> import functrace.testing
         >>> functrace.testing.check_grads(lambda x: (np.sin(x) ** 2).sum(), (np.arange(3.0),), order=2)
     """
     modes = (modes,) if isinstance(modes, str) else tuple(modes)
