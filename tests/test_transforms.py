@@ -514,3 +514,21 @@ def test_python_scalar_arguments_are_weak():
     assert functrace.vjp(lambda x, k: x * (k * 2.0 + 1) ** 2, x, 2.0)[0].dtype == np.float32
     assert functrace.vjp(lambda x, k: x * np.float64(1) * k, x, 2.0)[0].dtype == np.float64
     close(functrace.grad(lambda k: (x * k).sum())(2.0), np.float64(x.sum()), 1e-6)
+
+
+def test_fwd_and_rev_is_jvp_and_vjp_of_one_evaluation():
+    calls = []
+
+    def f(x, p):
+        calls.append(1)
+        return {"y": np.sin(x) * p["a"], "s": x.sum()}
+
+    x, p = np.array([0.3, 0.5]), {"a": 2.0}
+    tangents, bar = (np.array([1.0, -1.0]), {"a": 0.5}), {"y": np.array([1.0, 2.0]), "s": 3.0}
+    out, out_dot, bars = functrace.fwd_and_rev(f, (x, p), tangents, bar)
+    assert len(calls) == 1
+    expected, expected_dot = functrace.jvp(f, (x, p), tangents)
+    expected_bars = functrace.vjp(f, x, p)[1](bar)
+    for ours, theirs in ((out, expected), (out_dot, expected_dot), (bars, expected_bars)):
+        for a, b in zip(functrace.tree.leaves(ours), functrace.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-14)

@@ -3,6 +3,7 @@
 from functrace.transforms.batching import vmap
 from functrace.transforms.custom import CustomVJPPrimal, SymbolicZero, checkpoint, custom_jvp, custom_vjp
 from functrace.transforms.derivatives import (
+    fwd_and_rev,
     grad,
     hvp,
     jvp,
@@ -26,6 +27,7 @@ __all__ = [
     "custom_vjp",
     "eval_jaxpr",
     "eval_shape",
+    "fwd_and_rev",
     "grad",
     "hessian",
     "hvp",

@@ -34,7 +34,17 @@ from functrace.transforms._flatten import (
 )
 from functrace.util import Source, user_line, user_source
 
-__all__ = ["grad", "hvp", "jvp", "linear_transpose", "linearize", "stop_gradient", "value_and_grad", "vjp"]
+__all__ = [
+    "fwd_and_rev",
+    "grad",
+    "hvp",
+    "jvp",
+    "linear_transpose",
+    "linearize",
+    "stop_gradient",
+    "value_and_grad",
+    "vjp",
+]
 
 
 def jvp(
@@ -111,13 +121,17 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     """
     check_callable(fun, "linearize")
     flat = FlatFunction(fun, primals, {}, has_aux=has_aux)
-    avals = [aval_of(leaf) for leaf in flat.leaves]
     values, program = _linearize(flat)
     count = flat.out_tree.num_leaves
-    out_avals = [aval_of(v) for v in values[:count]]
-    outvars = program.outvars[:count]
-    program = linearization.LinearProgram(program.invars, program.eqns, outvars)
+    f_jvp = _pushforward(flat, program, [aval_of(v) for v in values[:count]])
+    out, aux = flat.results(export(values, [*flat.leaves, *_residuals(program)]), count)
+    return (out, f_jvp, aux) if has_aux else (out, f_jvp)
+
+
+def _pushforward(flat: FlatFunction, program: linearization.LinearProgram, out_avals: list[Any]) -> Callable[..., Any]:
+    avals = [aval_of(leaf) for leaf in flat.leaves]
     out_tree, in_tree = flat.out_tree, flat.in_tree
+    program = linearization.LinearProgram(program.invars, program.eqns, program.outvars[: len(out_avals)])
 
     def f_jvp(*tangents: Any) -> Any:
         """Output tangent of input tangents, at the point of linearization."""
@@ -127,8 +141,7 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
         full = [instantiate(t, a) for t, a in zip(out_tangents, out_avals, strict=True)]
         return tree.unflatten(out_tree, export(full, [*used, *_residuals(program)]))
 
-    out, aux = flat.results(export(values, [*flat.leaves, *_residuals(program)]), count)
-    return (out, f_jvp, aux) if has_aux else (out, f_jvp)
+    return f_jvp
 
 
 def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> tuple[Any, ...]:
@@ -172,6 +185,35 @@ def _pullback(flat: FlatFunction, program: linearization.LinearProgram, out_aval
         return tree.unflatten(in_tree, export(in_bars, [*bars, *_residuals(program)]))
 
     return f_vjp
+
+
+def fwd_and_rev(
+    fun: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], cotangent: Any
+) -> tuple[Any, Any, tuple[Any, ...]]:
+    """Value, Jacobian times tangents and cotangent times Jacobian, of one linearization.
+
+    Args:
+        fun: function of arrays or pytrees of arrays.
+        primals: tuple or list of the arguments.
+        tangents: tuple or list like the primals.
+        cotangent: tree like the output.
+
+    Returns:
+        `(output, output tangent, cotangents of the arguments)`.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> functrace.fwd_and_rev(lambda x, y: x * y, (2.0, 3.0), (1.0, 0.0), 1.0)
+        (np.float64(6.0), np.float64(3.0), (np.float64(3.0), np.float64(2.0)))
+    """
+    check_callable(fun, "fwd_and_rev")
+    flat = FlatFunction(fun, primals, {})
+    values, program = _linearize(flat)
+    out_avals = [aval_of(v) for v in values]
+    out_tangent = _pushforward(flat, program, out_avals)(*tangents)
+    bars = _pullback(flat, program, out_avals)(cotangent)
+    return flat.results(export(values, [*flat.leaves, *_residuals(program)]))[0], out_tangent, bars
 
 
 def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], Any]:
