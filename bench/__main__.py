@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import control, eager, higher, modes, vmath
+from bench import control, eager, higher, kernels, modes, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 
@@ -15,6 +15,7 @@ SUITES = {
     "control": control.scenarios,
     "eager": eager.scenarios,
     "higher": higher.scenarios,
+    "kernels": kernels.scenarios,
     "modes": modes.scenarios,
     "vmath": vmath.scenarios,
 }

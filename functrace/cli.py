@@ -6,12 +6,15 @@ import argparse
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 
-from functrace import demo
+from functrace import demo, errors, inspect
+from functrace.backend import disk_cache
 
 __all__ = ["main"]
 
@@ -30,7 +33,91 @@ def build_parser() -> argparse.ArgumentParser:
         "optimisation problem in every mode, and checks each result against a closed form.",
     )
     command.set_defaults(run=run_demo)
+    command = commands.add_parser(
+        "cache",
+        help="show or clear the compiled code kept on disk",
+        description="Compiled code is kept on disk from one process to the next. FUNCTRACE_CACHE=0 switches that off, "
+        "FUNCTRACE_CACHE_DIR names another directory.",
+    )
+    command.add_argument(
+        "action",
+        nargs="?",
+        choices=("info", "list", "clear", "path"),
+        default="info",
+        help="info: where it is and how large (the default); list: its entries, those used last first; "
+        "clear: remove them; path: only the directory",
+    )
+    command.set_defaults(run=run_cache)
+    _add_trace(commands)
+    _add_draw(commands)
     return parser
+
+
+def _add_function(command: argparse.ArgumentParser) -> None:
+    """The words that name a function and where to look at it."""
+    command.add_argument("function", metavar="MODULE:FUNCTION", help="the function; MODULE may be a path to a .py file")
+    command.add_argument(
+        "--at",
+        nargs="+",
+        required=True,
+        metavar="VALUE",
+        help="its arguments, each a Python literal: numbers become floats, lists arrays",
+    )
+
+
+def _add_trace(commands: Any) -> None:
+    command = commands.add_parser(
+        "trace",
+        help="print the table of primal values, tangents and adjoints of a function at a point",
+        description="Prints every intermediate value of a function at a point with its formula, beside it tangents "
+        "(forward mode), adjoints (reverse mode), or both nested in any of the four ways.",
+    )
+    _add_function(command)
+    command.add_argument("--mode", choices=inspect.MODES, default="forward", help="of a nesting, the outer mode first")
+    command.add_argument("--tangents", nargs="+", metavar="VALUE", help="the direction; by default the first unit")
+    command.add_argument("--format", choices=("text", "markdown", "latex", "html"), default="text")
+    command.add_argument("--digits", type=int, default=3, help="decimal places")
+    command.set_defaults(run=run_trace)
+
+
+def _add_draw(commands: Any) -> None:
+    command = commands.add_parser(
+        "draw",
+        help="draw the computational graph of a function at a point",
+        description="Writes the graph of a function as SVG, or in the languages of Graphviz (dot) and Mermaid.",
+    )
+    _add_function(command)
+    command.add_argument("--output", "-o", metavar="FILE", help="a file .svg, .dot or .mmd; by default standard output")
+    command.add_argument("--format", choices=("svg", "dot", "mermaid"), default="svg", help="for standard output")
+    command.add_argument("--values", action="store_true", help="write each value on its edge")
+    command.add_argument("--derivatives", choices=("partial", "forward", "reverse"), help="write them on the edges")
+    command.add_argument("--expand", action="store_true", help="open loops, branches and jitted functions")
+    command.set_defaults(run=run_draw)
+
+
+def run_trace(options: argparse.Namespace) -> int:
+    """`functrace trace`: a trace table."""
+    point = inspect.parse_values(options.at)
+    tangents = None if options.tangents is None else inspect.parse_values(options.tangents)
+    function = inspect.load_function(options.function)
+    table = inspect.trace_table(function)(*point, mode=options.mode, tangents=tangents, digits=options.digits)
+    print(getattr(table, options.format)())
+    return 0
+
+
+def run_draw(options: argparse.Namespace) -> int:
+    """`functrace draw`: a computational graph."""
+    drawing = inspect.draw(inspect.load_function(options.function))(
+        *inspect.parse_values(options.at),
+        values=options.values,
+        derivatives=options.derivatives,
+        expand=options.expand,
+    )
+    if options.output:
+        drawing.save(options.output)
+    else:
+        print(getattr(drawing, options.format)())
+    return 0
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -39,6 +126,28 @@ def run_demo(options: argparse.Namespace) -> int:
     versions = f"functrace {metadata.version('functrace')}, NumPy {np.__version__}, Python {platform.python_version()}"
     report.line(versions, "title")
     return 0 if demo.run(report) else 1
+
+
+def run_cache(options: argparse.Namespace) -> int:
+    """`functrace cache`: what the cache of compiled code holds."""
+    match options.action:
+        case "path":
+            print(disk_cache.directory() or "")
+        case "clear":
+            print(f"removed {disk_cache.clear()} entries")
+        case "list":
+            for stored in disk_cache.entries():
+                entry = disk_cache.load(stored.key)
+                name = entry.meta.get("name", "") if entry else "(not readable)"
+                used = time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.used))
+                print(f"{stored.key[:16]}  {stored.size / 1e3:9.1f} kB  {used}  {name}".rstrip())
+        case _:
+            found = disk_cache.info()
+            print(f"directory  {found.directory or 'none'}")
+            size, limit = (f"{size / 2**20:.1f} MB" for size in (found.size, found.limit))
+            print(f"content    {found.count} entries, {size} of at most {limit}")
+            print("state      in use" if found.refusal is None else f"state      not in use: {found.refusal}")
+    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,6 +162,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         return options.run(options)
+    except errors.FunctraceError as error:
+        print(f"functrace: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -13,25 +13,31 @@ __all__ = [
     "BatchAxisError",
     "CallbackError",
     "CarryError",
+    "CompilationWarning",
     "ConversionError",
     "CotangentError",
     "CustomRuleError",
     "DTypeError",
+    "DegenerateSolutionError",
     "FunctraceError",
     "IndexingError",
     "InputError",
     "JaxprError",
     "LeakedTracerError",
     "MissingRuleError",
+    "MissingSolverError",
     "NonDifferentiableInputError",
     "NonHashableError",
     "NonScalarOutputError",
+    "RecompilationWarning",
     "RegistrationError",
     "ShapeError",
+    "SolverFailureError",
     "TangentError",
     "TreeError",
     "UnsupportedAttributeError",
     "UnsupportedFunctionError",
+    "WrongStructureError",
 ]
 
 
@@ -126,6 +132,18 @@ class MissingRuleError(FunctraceError, TypeError):
     """A primitive lacks the rule that a transformation needs."""
 
 
+class MissingSolverError(FunctraceError, ImportError):
+    """A solver was asked for that is not installed."""
+
+
+class SolverFailureError(FunctraceError, ArithmeticError):
+    """A solver did not find the solution that something else needs."""
+
+
+class DegenerateSolutionError(FunctraceError, ArithmeticError):
+    """A solution of an optimisation problem has no derivative by the parameters."""
+
+
 class UnsupportedFunctionError(FunctraceError, TypeError):
     """A NumPy function, method or option has no traced form."""
 
@@ -152,3 +170,15 @@ class RegistrationError(FunctraceError, ValueError):
 
 class JaxprError(FunctraceError, TypeError):
     """A jaxpr is ill typed or ill formed."""
+
+
+class CompilationWarning(UserWarning):
+    """A program could not be compiled, and runs more slowly instead."""
+
+
+class RecompilationWarning(UserWarning):
+    """A jitted function is compiled again and again."""
+
+
+class WrongStructureError(FunctraceError, ArithmeticError):
+    """A sparse derivative disagrees with products computed without it: its pattern or its values are wrong."""

@@ -14,11 +14,14 @@
 - `is_linear`: which operands of a transpose rule are linear. `Masked`: cotangents with dead elements.
 - `Series`, `coefficient_of`, `product_coefficient`: for `taylor` rules.
 - `broadcast`, `reduce_sum`, `reshape`, `zeros`, `zero_of`: what rules are most often written in, beside NumPy.
+- `kernel_address`: a Numba kernel as a C function, for code that calls it by address.
 
 A rule may use NumPy functions and operators on its values: they may be arrays or tracers, and both understand them.
 `functrace.testing.check_primitive` checks every rule, `functrace.testing.check_rule` a function that uses it.
 """
 
+from functrace.backend.kernels.native import NativeKernel as NativeKernel
+from functrace.backend.kernels.native import kernel_address as kernel_address
 from functrace.core.primitive import Masked as Masked
 from functrace.core.primitive import Primitive as Primitive
 from functrace.core.primitive import is_linear as is_linear

@@ -446,11 +446,11 @@ DOUBTS = {
     "number": "ir.FIELDS['number'] = 8",
     "dtype": "ir.FIELDS['descriptor_code'] = 32",
     "interpreter": "d.platform.python_implementation = lambda: 'PyPy'",
-    "no GIL": "d.sysconfig.get_config_var = lambda name: 1",
+    "no GIL": "d.sys.abiflags = 't'",
     "platform": "d.sys.platform = 'win32'",
     "table": "d._array_functions = lambda: 1 / 0",
     "numpy": "d.np._core._multiarray_umath._ARRAY_API = None",
-    "no compiler": "d.llvm.compile_ir = None",
+    "no compiler": "d.llvm.resident = None",
     "wrong results": "d.ECHO = d.TABLE_FUNCTION",
 }
 

@@ -65,7 +65,7 @@ def test_a_type_is_traced_once():
 
     g(X), g(X + 1), g(np.float64(2.0)), g(X.astype(np.float32)), g(X)
     assert traces == [(3,), (), (3,)]
-    assert g.cache_info() == (2, 3, 3)
+    assert g.cache_info() == (3, 3)
     assert g(X.astype(np.float32)).dtype == np.float32
     g.clear_cache()
     g(X)
@@ -193,7 +193,7 @@ def test_programs_typecheck_and_print():
     check_jaxpr(traced.jaxpr)
     lowered = jit(f).lower(X)
     assert "sin" in lowered.as_text("jaxpr") and "sin" in lowered.as_text()
-    np.testing.assert_array_equal(lowered.compile()(X), f(X))
+    np.testing.assert_allclose(lowered.compile()(X), f(X), rtol=1e-14)
 
 
 def test_simplification_shares_and_drops_and_keeps_values():

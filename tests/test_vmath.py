@@ -7,15 +7,26 @@ import math
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import mpmath
 import numpy as np
 import pytest
 
-from functrace.backend import llvm
+from functrace.backend import disk_cache, llvm
 from functrace.backend.vmath import trigonometric
 from functrace.backend.vmath.ir import module_text
-from functrace.backend.vmath.module import FUNCTIONS, apply, function_ir, library_ir
+from functrace.backend.vmath.module import (
+    ENTRIES,
+    FUNCTIONS,
+    address,
+    apply,
+    function_ir,
+    library_ir,
+    loaded,
+    scalar_symbol,
+    symbol,
+)
 
 ULPS = 2.0
 DTYPES = {64: np.float64, 32: np.float32}
@@ -178,17 +189,30 @@ def case(name, bits, count=150, seed=1):
     return operands, reference(name, operands)
 
 
-def assert_within_two_ulps(name, level, operands, exact):
-    off = ulps(apply(name, *operands, target=llvm.target(level)), *exact)
+def apply_alone(name, *operands, target):
+    """`apply` by the function of one number."""
+    bits = 8 * operands[0].itemsize
+    kind = {64: ctypes.c_double, 32: ctypes.c_float}[bits]
+    call = ctypes.CFUNCTYPE(kind, *[kind] * len(operands))(address(scalar_symbol(name, bits), target))
+    rows = zip(*(x.tolist() for x in operands), strict=True)
+    return np.array([call(*row) for row in rows], operands[0].dtype)
+
+
+FORMS = {"vector": apply, "number": apply_alone}
+
+
+def assert_within_two_ulps(name, level, operands, exact, form="vector"):
+    off = ulps(FORMS[form](name, *operands, target=llvm.target(level)), *exact)
     worst = int(np.argmax(off))
     assert off[worst] <= ULPS, f"{off[worst]} ulp at {[float(x[worst]).hex() for x in operands]}"
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bits", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_error_is_at_most_two_ulps(name, bits, level):
-    assert_within_two_ulps(name, level, *case(name, bits))
+def test_error_is_at_most_two_ulps(name, bits, form, level):
+    assert_within_two_ulps(name, level, *case(name, bits), form)
 
 
 @pytest.mark.slow
@@ -197,8 +221,8 @@ def test_error_is_at_most_two_ulps(name, bits, level):
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_error_is_at_most_two_ulps_on_many_numbers(name, bits, seed):
     operands, exact = case.__wrapped__(name, bits, 5000, seed)
-    for level in LEVELS:
-        assert_within_two_ulps(name, level, operands, exact)
+    for level, form in itertools.product(LEVELS, FORMS):
+        assert_within_two_ulps(name, level, operands, exact, form)
 
 
 def test_ulps_finds_what_is_planted():
@@ -221,15 +245,16 @@ def standard(name, *x):
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("bits", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_zeros_infinities_and_nan_are_exact(name, bits, level):
+def test_zeros_infinities_and_nan_are_exact(name, bits, form, level):
     values = [sign * value for value in SPECIAL for sign in (1.0, -1.0)]
     with np.errstate(all="ignore"):
         rows = np.array(list(itertools.product(values, repeat=FUNCTIONS[name].arity))).astype(DTYPES[bits]).T
     operands = [np.ascontiguousarray(x) for x in rows]
     expected = standard(name, *operands)
-    result = apply(name, *operands, target=llvm.target(level))
+    result = FORMS[form](name, *operands, target=llvm.target(level))
     exact = ~np.isfinite(expected) | (expected == 0.0) | (np.abs(expected) == 1.0)
     np.testing.assert_array_equal(result[exact], expected[exact])
     signed = exact & ~np.isnan(expected)
@@ -252,20 +277,24 @@ def test_overflow_is_where_it_belongs(name, inverse, bits, level):
     last = dtype(float(threshold))
     if mpf(float(last)) > threshold:
         last = np.nextafter(last, dtype(0))
-    result = apply(name, np.array([last, np.nextafter(last, dtype(np.inf))]), target=llvm.target(level))
-    assert np.isfinite(result[0]) and result[1] == np.inf
+    for form in FORMS.values():
+        result = form(name, np.array([last, np.nextafter(last, dtype(np.inf))]), target=llvm.target(level))
+        assert np.isfinite(result[0]) and result[1] == np.inf
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_underflow_is_where_it_belongs(level):
-    target = llvm.target(level)
-    x = np.array([-745.1332191019411, -745.1332191019412, -708.3964185322641])
-    np.testing.assert_array_equal(apply("exp", x, target=target), [5e-324, 0.0, 2.2250738585072626e-308])
-    x = np.array([-1074.0, -1074.9, -1075.1, -1022.0])
-    np.testing.assert_array_equal(apply("exp2", x, target=target), [5e-324, 5e-324, 0.0, 2.0**-1022])
+    for form in FORMS.values():
+        compute = functools.partial(form, target=llvm.target(level))
+        x = np.array([-745.1332191019411, -745.1332191019412, -708.3964185322641])
+        np.testing.assert_array_equal(compute("exp", x), [5e-324, 0.0, 2.2250738585072626e-308])
+        x = np.array([-1074.0, -1074.9, -1075.1, -1022.0])
+        np.testing.assert_array_equal(compute("exp2", x), [5e-324, 5e-324, 0.0, 2.0**-1022])
 
 
-def test_exact_powers_are_exact():
+@pytest.mark.parametrize("form", FORMS)
+def test_exact_powers_are_exact(form):
+    apply = functools.partial(FORMS[form], target=llvm.target())
     k = np.arange(-1022.0, 1024.0)
     np.testing.assert_array_equal(apply("exp2", k), 2.0**k)
     np.testing.assert_array_equal(apply("log2", 2.0**k), k)
@@ -277,6 +306,42 @@ def test_exact_powers_are_exact():
     np.testing.assert_array_equal(apply("hypot", 3.0 * n, 4.0 * n), 5.0 * np.abs(n))
 
 
+# Lanes
+
+
+def assert_same_bits(result, expected):
+    """Equal, zeros with the same sign; one NaN is as good as another."""
+    np.testing.assert_array_equal(result, expected)
+    number = ~np.isnan(expected)
+    np.testing.assert_array_equal(np.signbit(result[number]), np.signbit(expected[number]))
+
+
+@functools.cache
+def mixture(name, bits):
+    """Ordinary numbers, huge ones, subnormals, zeros, infinities and NaN in random order."""
+    rng = np.random.default_rng(7)
+    operands, _ = case(name, bits)
+    special = np.array([v for x in SPECIAL for v in (x, -x)])
+    mixed = []
+    with np.errstate(over="ignore"):
+        for x in operands:
+            values = np.where(rng.random(900) < 0.3, rng.choice(special, 900), rng.choice(x, 900))
+            mixed.append(values.astype(DTYPES[bits]))
+    return mixed
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("bits", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_lane_does_not_depend_on_its_neighbours(name, bits, level):
+    """Mixed with NaN, infinities and slow cases each lane gives what a vector of its number alone gives."""
+    target = llvm.target(level)
+    operands, lanes = mixture(name, bits), target.lanes(bits)
+    alone = apply(name, *(np.repeat(x, lanes) for x in operands), target=target)
+    assert_same_bits(alone, np.repeat(alone[::lanes], lanes))
+    assert_same_bits(apply(name, *operands, target=target), alone[::lanes])
+
+
 # Large arguments of the circular functions
 
 # The doubles nearest to multiples of pi/2 (Muller, Elementary Functions, chapter 11), and others.
@@ -284,10 +349,11 @@ HARD = [6381956970095103.0 * 2.0**797, 5319372648326541.0 * 2.0**-22, 1e22, 1e30
 
 
 @pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["sin", "cos", "tan"])
-def test_large_arguments_are_reduced_exactly(name, level):
+def test_large_arguments_are_reduced_exactly(name, form, level):
     x = np.array([sign * value for value in HARD for sign in (1.0, -1.0)])
-    assert_within_two_ulps(name, level, [x], reference(name, [x]))
+    assert_within_two_ulps(name, level, [x], reference(name, [x]), form)
 
 
 def test_large_and_small_arguments_share_a_vector():
@@ -353,6 +419,64 @@ define void @twice(ptr %p) #0 {{
     np.testing.assert_allclose(x, expected, rtol=1e-15)
     with pytest.raises(KeyError):
         compiled.address("thrice")
+
+
+def test_compiled_code_can_call_the_functions_by_address():
+    """Through a pointer, as emitted programs do, with vectors and with numbers."""
+    target = llvm.target()
+    lanes = target.lanes(64)
+    text = f"""
+define void @both(ptr %vectors, ptr %numbers, ptr %p) #0 {{
+  %x = load <{lanes} x double>, ptr %p, align 8
+  %y = call <{lanes} x double> %vectors(<{lanes} x double> %x)
+  store <{lanes} x double> %y, ptr %p, align 8
+  %q = getelementptr double, ptr %p, i64 {lanes}
+  %a = load double, ptr %q
+  %b = call double %numbers(double %a)
+  store double %b, ptr %q
+  ret void
+}}"""
+    compiled = llvm.load(llvm.compile_ir(module_text(target, set(), [text]), target), target)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)(compiled.address("both"))
+    x = np.linspace(-2.0, 2.0, lanes + 1)
+    expected = np.append(np.tanh(x[:-1]), np.exp(x[-1]))
+    call(address(symbol("tanh", 64)), address(scalar_symbol("exp", 64)), x.ctypes.data)
+    np.testing.assert_allclose(x, expected, rtol=1e-15)
+
+
+def test_entries_have_addresses_that_stay():
+    assert len(ENTRIES) == 6 * len(FUNCTIONS)
+    found = address("ft_exp_f64")
+    assert found == address("ft_exp_f64") == address("ft_exp_f64", llvm.target())
+    loaded.cache_clear()  # as where two threads asked at once
+    assert address("ft_exp_f64") == found
+    with pytest.raises(KeyError):
+        address("ft_exp_f16")
+
+
+def test_threads_may_ask_at_once():
+    target = llvm.target(LEVELS[-1])
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda k: address(scalar_symbol("cbrt", 64 - 32 * (k % 2)), target), range(64)))
+    assert len(set(found)) == 2
+
+
+def test_code_is_kept_on_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("FUNCTRACE_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(disk_cache, "_generator", lambda: "these sources")
+    disk_cache._environment.cache_clear()
+    asked = []
+
+    def make():
+        asked.append(0)
+        return library_ir(llvm.target(), ["exp"], loops=False)
+
+    codes = [disk_cache.object_code("exp", llvm.target(), make, part) for part in "aab"]
+    assert len(asked) == 2 and codes[0] == codes[1] == codes[2]
+    assert llvm.load(codes[1], llvm.target()).address("ft_exp_f32_scalar")
+    monkeypatch.setenv("FUNCTRACE_CACHE", "0")
+    assert disk_cache.object_code("exp", llvm.target(), make, "a") == codes[0] and len(asked) == 3
+    disk_cache._environment.cache_clear()
 
 
 @pytest.mark.parametrize("level", LEVELS)

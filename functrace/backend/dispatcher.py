@@ -20,17 +20,15 @@ import functools
 import operator
 import platform
 import sys
-import sysconfig
 import threading
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from functrace.backend import llvm
+from functrace.backend import disk_cache, llvm
 from functrace.backend.dispatch_ir import (
     DISPATCH,
     ECHO,
@@ -43,6 +41,9 @@ from functrace.backend.dispatch_ir import (
     dispatcher_ir,
 )
 from functrace.errors import ArgumentError, DTypeError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 __all__ = ["Argument", "Dispatcher", "Output", "Signature", "make_dispatcher", "native_refusal"]
 
@@ -363,7 +364,7 @@ def _expect(condition: bool, what: str) -> None:
         raise _Doubt(what)
 
 
-_loading = threading.RLock()
+_loading = llvm.hold_at_fork(threading.RLock())
 
 
 def _native() -> _Native:
@@ -379,8 +380,13 @@ def _load_native() -> _Native:
         offsets = _check_layout()
         table = _array_functions()
         target = llvm.target()
-        # Costs 30 ms more than opt=0, once a process; there calls are 10 to 300 ns slower, and vary.
-        code = llvm.load(llvm.compile_ir(dispatcher_ir(offsets), target, opt=2), target)
+        # Costs 30 ms more than opt=0, where calls are 10 to 300 ns slower, and vary; once, for it is kept on disk.
+        parts = [f"{name}={offset}" for name, offset in offsets.items()]
+        code = llvm.resident(
+            target,
+            DISPATCH,
+            lambda: disk_cache.object_code("dispatcher", target, lambda: dispatcher_ir(offsets), *parts),
+        )
         native = _build(code, table)
         _try_out(native, code.address(ECHO))
         return _Native(native)
@@ -390,7 +396,7 @@ def _load_native() -> _Native:
 
 def _check_interpreter() -> None:
     _expect(platform.python_implementation() == "CPython", "the interpreter is not CPython")
-    _expect(not sysconfig.get_config_var("Py_GIL_DISABLED"), "a free-threaded build of Python")
+    _expect("t" not in getattr(sys, "abiflags", ""), "a free-threaded build of Python")
     _expect(ctypes.sizeof(ctypes.c_void_p) == 8, "not a 64-bit build of Python")
     _expect(sys.platform in ("linux", "darwin"), f"not yet tried on {sys.platform}")
     _expect(object.__basicsize__ == 16, "objects have more than two words before their fields")

@@ -6,11 +6,49 @@ The only file that imports llvmlite, on first use.
 from __future__ import annotations
 
 import functools
+import os
 import platform
+import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LEVELS", "Library", "Target", "assembly", "compile_ir", "load", "supported_levels", "target"]
+__all__ = [
+    "LEVELS",
+    "Library",
+    "Target",
+    "assembly",
+    "compile_ir",
+    "hold_at_fork",
+    "load",
+    "resident",
+    "supported_levels",
+    "target",
+]
+
+# Locks held while code is made. A fork waits for them, since in the child nobody would release them.
+_held_at_fork: list[Any] = []
+
+
+def hold_at_fork(lock: Any) -> Any:
+    """Lets forks wait for a lock under which code is made, outside of those that were given before; returns it."""
+    _held_at_fork.insert(0, lock)
+    return lock
+
+
+def _before_fork() -> None:
+    for lock in _held_at_fork:
+        lock.__enter__()
+
+
+def _after_fork() -> None:
+    for lock in reversed(_held_at_fork):
+        lock.__exit__(None, None, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
 
 # What a CPU may be taken for: itself, or less. "baseline" is what every CPU of the architecture has.
 LEVELS = ("native", "avx512", "avx2", "avx2-nofma", "baseline")
@@ -23,6 +61,9 @@ def binding() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    inner = getattr(llvm.ffi.lib, "_lock", None)  # llvmlite takes it for each call
+    if hasattr(inner, "__enter__"):
+        _held_at_fork.append(inner)
     return llvm
 
 
@@ -149,13 +190,18 @@ def assembly(text: str, wanted: Target, opt: int = 2) -> str:
 class Library:
     """Object code in memory: addresses by name, for as long as the library lives."""
 
-    def __init__(self, code: bytes, wanted: Target) -> None:
+    def __init__(self, wanted: Target, code: bytes | None = None) -> None:
         llvm = binding()
         # An engine owns its target machine, so it does not get the cached one.
         own = machine.__wrapped__(wanted)
         # llvmlite's memory manager keeps the sections within reach of each other.
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), own, True)
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        if code is not None:
+            self.add(code)
+
+    def add(self, code: bytes) -> None:
+        """Links more object code, whose names are others; saves the millisecond that a library of its own costs."""
+        self._engine.add_object_file(binding().ObjectFileRef.from_data(code))
         self._engine.finalize_object()
 
     def address(self, name: str) -> int:
@@ -168,4 +214,30 @@ class Library:
 
 def load(code: bytes, wanted: Target) -> Library:
     """Links object code into this process."""
-    return Library(code, wanted)
+    return Library(wanted, code)
+
+
+_adding = hold_at_fork(threading.RLock())
+_residents: dict[Target, Library] = {}
+
+
+def resident(wanted: Target, name: str, make: Callable[[], bytes]) -> Library:
+    """The library of code that stays until the process ends, with the function `name`.
+
+    Args:
+        wanted: the instruction set.
+        name: a function; no two object files may have one of the same name.
+        make: gives the object file with that function, if it is not yet there.
+
+    Returns:
+        The library, which more is added to.
+    """
+    with _adding:
+        library = _residents.get(wanted)
+        if library is None:
+            library = _residents[wanted] = Library(wanted)
+        try:
+            library.address(name)
+        except KeyError:
+            library.add(make())
+        return library

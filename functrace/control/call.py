@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from functrace.backend.executable import Executable, compilation_disabled
+from functrace.control._sparsity import of_program
 from functrace.control.linearity import require_linear
 from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
+from functrace.core.lowering import Inline
 from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
+from functrace.core.work import Inner, Work
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
 from functrace.interpreters.linearize import linearize_jaxpr
@@ -23,7 +27,7 @@ from functrace.interpreters.simplify import simplify
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.shape import zeros
 
-__all__ = ["jit_call", "run_jaxpr", "simplified"]
+__all__ = ["executable", "jit_call", "run_jaxpr", "simplified"]
 
 
 def derive(jaxpr: Jaxpr, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
@@ -44,12 +48,19 @@ def simplified(jaxpr: Jaxpr) -> Jaxpr:
 
 
 def run_jaxpr(jaxpr: Jaxpr, *values: Any) -> list[Any]:
-    """Run the simplified program on plain values, whatever trace is current."""
-    token = set_trace(EVAL)
-    try:
-        return python_function(simplified(jaxpr))(*values)
-    finally:
-        reset_trace(token)
+    """Run the compiled program on plain values, whatever trace is current."""
+    if compilation_disabled():
+        token = set_trace(EVAL)
+        try:
+            return python_function(simplified(jaxpr))(*values)
+        finally:
+            reset_trace(token)
+    return list(executable(jaxpr).run(*values))
+
+
+def executable(jaxpr: Jaxpr) -> Executable:
+    """The compiled program, made once."""
+    return derive(jaxpr, ("executable",), lambda: Executable(jaxpr))
 
 
 def _jvp(primals: list[Any], tangents: list[Any], *, jaxpr: Jaxpr, name: str) -> tuple[list[Any], list[Any]]:
@@ -132,7 +143,11 @@ jit_call = Primitive(
     linearize=_linearize,
     transpose=_transpose,
     batch=_batch,
+    unfold=lambda run, *operands, jaxpr, name: run(jaxpr, *operands),
     family="control",
     multiple=True,
     masks="program",
+    sparsity=of_program,
+    cost=lambda operands, outs, *, jaxpr, name: Work(inner=[Inner(simplified(jaxpr), 1)]),
+    lower=Inline(program=lambda *, jaxpr, name: jaxpr),
 )

@@ -16,6 +16,7 @@ from functrace.control._functions import broadcast_batch
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
+from functrace.core.work import Work
 from functrace.errors import CallbackError
 from functrace.primitives.families import reshape
 from functrace.primitives.shape import stack, unstack, zeros
@@ -143,6 +144,7 @@ pure_callback = Primitive(
     batch=_pure_batch,
     family="control",
     multiple=True,
+    cost=lambda operands, outs, **params: Work(note="callbacks count nothing"),
 )
 
 
@@ -169,4 +171,5 @@ debug_callback: Primitive = Primitive(
     family="control",
     multiple=True,
     effectful=True,
+    cost=lambda operands, outs, **params: Work(note="callbacks count nothing"),
 )

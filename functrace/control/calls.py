@@ -28,10 +28,12 @@ from functrace.control._calls import (
     staged_program,
 )
 from functrace.control._functions import split
+from functrace.control._sparsity import of_call, of_custom_jvp, of_custom_vjp, of_linear_call
 from functrace.core.ir import Atom, Literal, Var, eval_jaxpr
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import current_trace, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, is_inexact
+from functrace.core.work import Inner, Layout, Work
 from functrace.errors import CustomRuleError, MissingRuleError
 from functrace.interpreters.jvp import jvp
 from functrace.interpreters.linearize import linearize
@@ -68,6 +70,14 @@ def _check_outputs(outs: Sequence[Any], function: Function, kind: str) -> None:
             got=f"{', '.join(map(str, found))} for {', '.join(map(str, expected))}",
             remedy="return the function's own output first, of the same structure, shapes and dtypes",
         )
+
+
+def _cost_of_call(
+    operands: Sequence[Layout], outs: Sequence[ShapedArray], *, function: Function, **params: Any
+) -> Work:
+    """The function's own program."""
+    avals = [ShapedArray(o.shape, o.dtype) for o in operands]
+    return Work(inner=[Inner(staged_program(function, avals).jaxpr, 1)])
 
 
 # linear_call: a linear function together with its transpose
@@ -131,6 +141,8 @@ linear_call = Primitive(
     family="control",
     multiple=True,
     masks="program",
+    sparsity=of_linear_call,
+    cost=lambda operands, outs, *, apply, **params: _cost_of_call(operands, outs, function=apply),
 )
 
 # custom_jvp_call
@@ -182,6 +194,8 @@ custom_jvp_call = Primitive(
     stage=stage_function,
     family="control",
     multiple=True,
+    sparsity=of_custom_jvp,
+    cost=_cost_of_call,
 )
 
 # custom_vjp_call
@@ -334,6 +348,8 @@ custom_vjp_call = Primitive(
     stage=stage_function,
     family="control",
     multiple=True,
+    sparsity=of_custom_vjp,
+    cost=_cost_of_call,
 )
 
 # checkpoint
@@ -403,6 +419,9 @@ checkpoint_call = Primitive(
     transpose=_call_transpose,
     batch=_checkpoint_batch,
     stage=stage_function,
+    unfold=lambda run, *operands, function, constants: run(function, *operands),
     family="control",
     multiple=True,
+    sparsity=of_call,
+    cost=_cost_of_call,
 )

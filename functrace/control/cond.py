@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 from functrace.control._functions import broadcast_batch, broadcast_flags, select_all
+from functrace.control._sparsity import of_branches
 from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Inner, Work
 from functrace.interpreters.batching import batch, batch_jaxpr
 from functrace.interpreters.jvp import jvp, jvp_jaxpr
 from functrace.interpreters.linearize import linearize_jaxpr
@@ -186,7 +188,10 @@ cond = Primitive(
     linearize=_linearize,
     transpose=_transpose,
     batch=_batch,
+    unfold=lambda run, index, *operands, branches: run(branches[int(index)], *operands),
     family="control",
     multiple=True,
     masks="program",
+    sparsity=of_branches,
+    cost=lambda operands, outs, *, branches: Work(inner=[Inner(b, 1) for b in branches], one_of=True),
 )

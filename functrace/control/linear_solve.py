@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from functrace.control._functions import broadcast_batch, split
+from functrace.control._sparsity import of_linear_solve
 from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Inner, Work
 from functrace.errors import MissingRuleError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp
@@ -147,4 +149,6 @@ linear_solve = Primitive(
     batch=_batch,
     family="control",
     multiple=True,
+    sparsity=of_linear_solve,
+    cost=lambda operands, outs, *, solve, **params: Work(inner=[Inner(solve, 1)]),
 )

@@ -8,7 +8,7 @@ stacks the residuals that change from step to step and keeps the others as const
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,13 +22,15 @@ from functrace.control._functions import (
     split,
     swap_leading,
 )
+from functrace.control._sparsity import of_scan
 from functrace.control.linearity import carried_flags
-from functrace.control.unrolled import linearize_now, needs_values, unrolled_scan
+from functrace.control.unrolled import linearize_now, needs_values, unfolded_scan, unrolled_scan
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Inner, Layout, Work
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
 from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr
@@ -63,15 +65,44 @@ def _abstract_eval(
     return [*outs[:carry], *(ShapedArray((length, *a.shape), a.dtype) for a in outs[carry:])]
 
 
-def _bind(closed: ClosedJaxpr, constants: list[Any], state: list[Any], inputs: list[Any], **params: Any) -> list[Any]:
-    """Bind a scan of a body that may hold constants of its own."""
+def cost_of_loop(
+    operands: Sequence[Layout], outs: Sequence[ShapedArray], *, jaxpr: Jaxpr, length: int, carry: int, **params: Any
+) -> Work:
+    """The body so often, the stacks that it fills, and beside a step the results of the one before."""
+    stacks = sum(Layout(a).bytes for a in outs[carry:])
+    before = sum(Layout(a).bytes for a in jaxpr.out_avals) if length > 1 else 0
+    return Work(written=stacks, scratch=stacks + before, inner=[Inner(jaxpr, length)])
+
+
+Loop = Callable[..., list[Any]]
+
+
+def _bind(
+    closed: ClosedJaxpr,
+    constants: list[Any],
+    state: list[Any],
+    inputs: list[Any],
+    *,
+    loop: Loop | None = None,
+    **params: Any,
+) -> list[Any]:
+    """Bind a scan (or another loop with its operands) of a body that may hold constants of its own."""
     jaxpr, own = hoist_constants(closed)
     operands = [*own, *constants, *state, *inputs]
-    return scan.bind(*operands, jaxpr=jaxpr, consts=len(own) + len(constants), carry=len(state), **params)
+    bind = scan.bind if loop is None else loop
+    return bind(*operands, jaxpr=jaxpr, consts=len(own) + len(constants), carry=len(state), **params)
 
 
 def _jvp(
-    primals: list[Any], tangents: list[Any], *, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int
+    primals: list[Any],
+    tangents: list[Any],
+    *,
+    jaxpr: Jaxpr,
+    length: int,
+    reverse: bool,
+    consts: int,
+    carry: int,
+    loop: Loop | None = None,
 ) -> tuple[list[Any], list[Any]]:
     nonzeros = [t is not None for t in tangents]
     outputs = len(jaxpr.outvars)
@@ -91,7 +122,7 @@ def _jvp(
     body = reorder(closed, order, out_order)
     dots = fill_tangents(tangents, primals, nonzeros)
     parts = [[*(primals[i] for i in g), *(dots[i] for i in g if nonzeros[i])] for g in groups]
-    outs = _bind(body, *parts, length=length, reverse=reverse)
+    outs = _bind(body, *parts, length=length, reverse=reverse, loop=loop)
     position = {place: i for i, place in enumerate(out_order)}
     return [outs[position[i]] for i in range(outputs)], [None if p is None else outs[position[p]] for p in out_places]
 
@@ -277,6 +308,7 @@ def _batch(
     reverse: bool,
     consts: int,
     carry: int,
+    loop: Loop | None = None,
 ) -> tuple[list[Any], list[bool]]:
     outputs = len(jaxpr.outvars)
     flags = list(batched)
@@ -292,7 +324,7 @@ def _batch(
         for x, has, wanted in zip(state, state_batched, flags[consts : consts + carry], strict=True)
     ]
     inputs = [swap_leading(x) if b else x for x, b in zip(inputs, input_batched, strict=True)]
-    outs = _bind(closed, constants, state, inputs, length=length, reverse=reverse)
+    outs = _bind(closed, constants, state, inputs, length=length, reverse=reverse, loop=loop)
     stacks = [swap_leading(y) if b else y for y, b in zip(outs[carry:], out_batched[carry:], strict=True)]
     return [*outs[:carry], *stacks], out_batched
 
@@ -305,7 +337,10 @@ scan = Primitive(
     linearize=_linearize,
     transpose=_transpose,
     batch=_batch,
+    unfold=unfolded_scan,
     family="control",
     multiple=True,
     masks="program",
+    sparsity=of_scan,
+    cost=cost_of_loop,
 )

@@ -11,6 +11,7 @@ from typing import Any
 
 from functrace.control._functions import carry_fixpoint, split
 from functrace.control.call import jit_call
+from functrace.control.checkpointed_scan import checkpointed_scan
 from functrace.control.cond import cond, merge_constants
 from functrace.control.scan import scan
 from functrace.control.while_loop import while_loop
@@ -160,6 +161,7 @@ def _call(order: int, values: list[Any], series: Coefficients, *, jaxpr: Jaxpr, 
 
 
 scan.define(taylor=_scan)
+checkpointed_scan.define(taylor=lambda *args, snapshots, block, **params: _scan(*args, **params))
 while_loop.define(taylor=_while)
 cond.define(taylor=_cond)
 jit_call.define(taylor=_call)

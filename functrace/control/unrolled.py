@@ -14,7 +14,7 @@ from functrace.core.types import ShapedArray
 from functrace.interpreters.linearize import linearize
 from functrace.primitives.shape import stack, unstack, zeros
 
-__all__ = ["linearize_now", "needs_values", "unrolled_scan"]
+__all__ = ["linearize_now", "needs_values", "unfolded_scan", "unrolled_scan"]
 
 
 def needs_values(program: Any) -> bool:
@@ -44,13 +44,26 @@ def linearize_now(
     return outs, [None if v is None else names[v] for v in program.outvars]
 
 
-def unrolled_scan(*operands: Any, jaxpr: Jaxpr, length: int, reverse: bool, consts: int, carry: int) -> list[Any]:
+def unrolled_scan(*operands: Any, jaxpr: Jaxpr, **params: Any) -> list[Any]:
     """A scan as a Python loop, under the current trace."""
+    return unfolded_scan(lambda program, *values: eval_jaxpr(program, (), *values), *operands, jaxpr=jaxpr, **params)
+
+
+def unfolded_scan(
+    run: Callable[..., Sequence[Any]],
+    *operands: Any,
+    jaxpr: Jaxpr,
+    length: int,
+    reverse: bool,
+    consts: int,
+    carry: int,
+) -> list[Any]:
+    """The `unfold` rule of a scan."""
     constants, state, inputs = operands[:consts], operands[consts : consts + carry], operands[consts + carry :]
     slices = [unstack(x, axis=0) if length else [] for x in inputs]
     rows: list[Any] = [None] * length
     for i in range(length - 1, -1, -1) if reverse else range(length):
-        outs = eval_jaxpr(jaxpr, (), *constants, *state, *[s[i] for s in slices])
+        outs = run(jaxpr, *constants, *state, *[s[i] for s in slices])
         state, rows[i] = tuple(outs[:carry]), outs[carry:]
     stacks = [
         stack(*[row[k] for row in rows], axis=0) if length else zeros(ShapedArray((0, *aval.shape), aval.dtype))

@@ -22,12 +22,14 @@ from functrace.control._functions import (
     select_all,
     split,
 )
+from functrace.control._sparsity import of_while
 from functrace.control.scan import scan
 from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, Jaxpr, Var, eval_jaxpr, hoist_constants
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Inner, Work
 from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
@@ -220,6 +222,20 @@ def _batch(
     return outs, carried
 
 
+def _unfold(
+    run: Callable[..., list[Any]], *operands: Any, cond: Jaxpr, body: Jaxpr, cond_consts: int, body_consts: int
+) -> list[Any]:
+    cond_constants, body_constants, state = split(operands, cond_consts, body_consts)
+    while run(cond, *cond_constants, *state)[0]:
+        state = run(body, *body_constants, *state)
+    return state
+
+
+def _cost(operands: Any, outs: Any, *, cond: Jaxpr, body: Jaxpr, **params: Any) -> Work:
+    """One step: nothing says how many there will be."""
+    return Work(inner=[Inner(cond, 1), Inner(body, 1)], note="a while loop counts as one step")
+
+
 while_loop = Primitive(
     "while",
     _impl,
@@ -227,6 +243,9 @@ while_loop = Primitive(
     jvp=_jvp,
     linearize=_linearize,
     batch=_batch,
+    unfold=_unfold,
     family="control",
     multiple=True,
+    sparsity=of_while,
+    cost=_cost,
 )

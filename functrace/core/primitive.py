@@ -18,6 +18,12 @@ Rules, in the order they always stand:
 - `stage(args, params)`: optional, for primitives that carry Python functions; the operands and parameters to record.
 - `taylor(order, operands, out, **params)`: optional, a recurrence for Taylor coefficients; see `interpreters.taylor`.
 - `fold(operands, **params)`: optional, the atom that the output equals where the operation changes nothing, or None.
+- `unfold(run, *operands, **params)`: optional, for primitives that hold programs they run at values: the list of outputs,
+  each program (a jaxpr or a function) run by `run(program, *values)`, so that an interpreter can look inside.
+- `kink`: optional, a `Kink`: where the operation is not differentiable, and what it is on either side; read by
+  `inspect.kinks`.
+- `formula`: optional text for people, an expression of the operands `x, y, z, w` in Python's syntax, or a function of
+  the parameters that gives it; by default the primitive's name applied to the operands.
 - `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
 
 `impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
@@ -27,20 +33,20 @@ All rules but `impl` and `lower` are written in primitives, so that each can its
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from functrace.core.ir import Var
 from functrace.core.trace import current_trace
 from functrace.errors import MissingRuleError, RegistrationError
 from functrace.util import user_line
 
-__all__ = ["Masked", "Primitive", "is_linear", "primitives"]
+__all__ = ["Kink", "Masked", "Primitive", "is_linear", "primitives"]
 
 _registry: dict[str, Primitive] = {}
 
 _RULES = (
-    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "lower",
-    "sparsity", "cost",
+    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "unfold",
+    "kink", "lower", "sparsity", "cost",
 )  # fmt: skip
 
 
@@ -56,6 +62,22 @@ class Masked:
     def __init__(self, value: Any, mask: Any) -> None:
         self.value = value
         self.mask = mask
+
+
+class Kink(NamedTuple):
+    """Where an operation is not differentiable. Both functions take plain NumPy values.
+
+    Attributes:
+        what: for people, as in "tie".
+        distance: `distance(*operands, **params)`, how far each element is from being at a kink; 0 is at it.
+        limit: `limit(operands, tangents, **params)`: the output of operands moved by an infinitesimal step along the
+            tangents, and the output's one-sided derivative in that direction; used where the distance is 0. None if
+            the first derivatives of the operands do not tell.
+    """
+
+    what: str
+    distance: Callable[..., Any]
+    limit: Callable[..., tuple[Any, Any]] | None = None
 
 
 def is_linear(operand: Any) -> bool:
@@ -97,6 +119,9 @@ class Primitive:
         stage: Callable[..., Any] | None = None,
         taylor: Callable[..., Any] | None = None,
         fold: Callable[..., Any] | None = None,
+        unfold: Callable[..., list[Any]] | None = None,
+        kink: Kink | None = None,
+        formula: str | Callable[..., str] | None = None,
         lower: Callable[..., Any] | None = None,
         sparsity: Callable[..., Any] | None = None,
         cost: Callable[..., Any] | None = None,
@@ -123,6 +148,9 @@ class Primitive:
         self.stage = stage
         self.taylor = taylor
         self.fold = fold
+        self.unfold = unfold
+        self.kink = kink
+        self.formula = formula
         self.lower = lower
         self.sparsity = sparsity
         self.cost = cost

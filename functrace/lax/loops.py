@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from functrace import tree
 from functrace.control._functions import Body, check_carry, flatten_values, stage_body
+from functrace.control.checkpointed_scan import checkpointed_scan, choose_checkpoints
 from functrace.control.scan import scan as scan_primitive
 from functrace.control.while_loop import while_loop as while_primitive
 from functrace.core.trace import Tracer
@@ -65,6 +67,7 @@ def scan(
     length: int | None = None,
     reverse: bool = False,
     unroll: int | bool = 1,
+    checkpoint: int | str | None = None,
 ) -> tuple[Any, Any]:
     """Loop over the leading axis of arrays, carrying state along.
 
@@ -75,6 +78,9 @@ def scan(
         length: the number of steps; needed without `xs`.
         reverse: whether to loop from the last element to the first; `ys` stay in the order of `xs`.
         unroll: how many steps the compiled loop takes at once; True for all. It changes no value.
+        checkpoint: how reverse mode saves memory. None stores what every step needs. With a number, at most so many
+            carries are kept, and steps run again by Revolve's binomial schedule (Griewank and Walther 2000). With
+            "binomial", the number is chosen: no step runs more than four times, the one that is reversed included.
 
     Returns:
         `(carry, ys)`: the last carry, and the outputs stacked along a new leading axis.
@@ -89,7 +95,7 @@ def scan(
         >>> lax.scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
         (np.float64(6.0), array([0., 1., 3.]))
     """
-    return _scan(f, init, xs, length, reverse)
+    return _scan(f, init, xs, length, reverse, checkpoint=_checked(checkpoint))
 
 
 def _scan(
@@ -99,6 +105,7 @@ def _scan(
     length: int | None = None,
     reverse: bool = False,
     weak_slices: bool = False,
+    checkpoint: int | str | None = None,
 ) -> tuple[Any, Any]:
     """`scan`; with `weak_slices` the elements of `xs` count as Python numbers."""
     carry, carry_tree, weak = flatten_values(init)
@@ -122,18 +129,29 @@ def _scan(
     staged, carry = _stage_loop(body, carry, weak, carry_tree, (element,), slices, slice_weak)
     out_tree, y_tree = staged.out_tree.children()
     check_carry("scan", carry_tree, [aval_of(c) for c in carry], out_tree, staged.out_avals[: out_tree.num_leaves])
-    outs = scan_primitive.bind(
-        *staged.constants,
-        *carry,
-        *inputs,
-        jaxpr=staged.jaxpr,
-        length=steps,
-        reverse=bool(reverse),
-        consts=len(staged.constants),
-        carry=len(carry),
+    sizes = {"consts": len(staged.constants), "carry": len(carry)}
+    bind = scan_primitive.bind
+    if checkpoint is not None:
+        found = choose_checkpoints(staged.jaxpr, steps, **sizes, wanted=checkpoint)
+        bind = bind if found is None else functools.partial(checkpointed_scan.bind, **found._asdict())
+    outs = bind(
+        *staged.constants, *carry, *inputs, jaxpr=staged.jaxpr, length=steps, reverse=bool(reverse), **sizes
     )
     outs = export(outs, [*staged.constants, *carry, *inputs])
     return tree.unflatten(carry_tree, outs[: len(carry)]), tree.unflatten(y_tree, outs[len(carry) :])
+
+
+def _checked(checkpoint: Any) -> int | str | None:
+    if checkpoint is None or checkpoint == "binomial":
+        return checkpoint
+    if isinstance(checkpoint, (int, np.integer)) and not isinstance(checkpoint, bool) and checkpoint > 0:
+        return int(checkpoint)
+    raise ArgumentError(
+        "scan keeps a positive number of carries, or chooses it",
+        where=user_line(),
+        got=f"checkpoint={checkpoint!r}",
+        remedy='give the number of carries to keep, checkpoint="binomial", or None to store every step',
+    )
 
 
 def _integer(value: Any, what: str) -> int:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.types import ShapedArray
+from functrace.core.work import Layout, Work, row_major
 from functrace.errors import ShapeError
+from functrace.primitives._structures import contraction
+from functrace.primitives import _moves
 from functrace.primitives.families import bilinear, reshape, same_dtype
 from functrace.primitives.shape import inverse_permutation, slice_, transpose
 from functrace.util import user_line
@@ -217,7 +220,66 @@ def _batch(
     return [permute(out, (position, *rest))], [True]
 
 
-dot_general = bilinear("dot_general", _impl, _aval, _transpose_left, _transpose_right, _batch)
+def _is_matrix(x: Layout) -> bool:
+    """Whether BLAS reads this stack of matrices, or its transpose, where it lies."""
+    if x.ndim < 2 or 0 in x.shape:
+        return True
+    (rows, columns), (down, across) = x.shape[-2:], x.strides[-2:]
+    return (across == 1 and down >= columns) or (down == 1 and across >= rows) or 1 in (rows, columns)
+
+
+def _cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, contract: Axes, batch: Axes) -> Work:
+    """A product and a sum for each pair of elements that meet; operands that BLAS cannot read in place are copied."""
+    x, y = operands
+    out = outs[0]
+    pairs = out.size * math.prod(x.shape[i] for i in contract[0])
+    flops = (8 if out.dtype.kind == "c" else 2) * pairs
+    if not contract[0]:
+        return Work(flops // 2 if out.dtype.kind != "c" else 6 * pairs)
+    free = free_axes(x.ndim, contract[0], batch[0]), free_axes(y.ndim, contract[1], batch[1])
+    result = None
+    if not batch[0] and len(contract[0]) == 1 and y.ndim > 2 == x.ndim and contract == ((1,), (y.ndim - 2,)):
+        moved = row_major((*(y.shape[a] for a in free[1][:-1]), x.shape[0], y.shape[-1]))
+        result = (moved[-2], *moved[:-2], moved[-1])
+        scratch = 0
+    elif not batch[0] and len(contract[0]) == 1 and x.ndim > 2 == y.ndim and contract == ((x.ndim - 2,), (0,)):
+        scratch = 0
+    else:
+        scratch = sum(
+            0 if _in_place(operand, order, len(batch[0]), sizes) else operand.bytes
+            for operand, order, sizes in (
+                (x, batch[0] + free[0] + contract[0], (len(free[0]), len(contract[0]))),
+                (y, batch[1] + contract[1] + free[1], (len(contract[1]), len(free[1]))),
+            )
+        )
+    dense = flops if out.dtype.kind in "fc" else 0
+    return Work(flops, dense, scratch=scratch, results=[result])
+
+
+def _in_place(x: Layout, order: tuple[int, ...], stack: int, sizes: tuple[int, int]) -> bool:
+    """Whether an operand, its axes in order and grouped to rows and columns, is a matrix without being copied."""
+    moved = x.transposed(order)
+    shape = (
+        *moved.shape[:stack],
+        math.prod(moved.shape[stack : stack + sizes[0]]),
+        math.prod(moved.shape[stack + sizes[0] :]),
+    )
+    strides = moved.reshaped(shape)
+    return strides is not None and _is_matrix(Layout(ShapedArray(shape, x.dtype), strides))
+
+
+dot_general = bilinear(
+    "dot_general",
+    _impl,
+    _aval,
+    _transpose_left,
+    _transpose_right,
+    _batch,
+    formula="dot(x, y)",
+    sparsity=contraction,
+    cost=_cost,
+    lower=(_moves.outer, _moves.contraction),
+)
 
 
 # what the rules of other primitives are written in

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from functrace.core.types import ShapedArray
+from functrace.core.work import counted
+from functrace.primitives._structures import convolution
 from functrace.primitives.families import bilinear, broadcast
 from functrace.primitives.shape import reverse, slice_
 
@@ -47,4 +49,6 @@ convolve = bilinear(
     lambda bar, x, y: _adjoint(bar, x, y),
     lambda bar, x, y: _adjoint(bar, y, x),
     _batch,
+    sparsity=convolution,
+    cost=counted(lambda operands, outs: 2 * operands[0].size * operands[1].shape[-1]),
 )

@@ -17,7 +17,10 @@ from typing import Any
 import numpy as np
 
 from functrace.core.types import ShapedArray
+from functrace.core.work import counted, moving
 from functrace.errors import UnsupportedFunctionError
+from functrace.primitives import _fast
+from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import diagonal, dot_general, matmul
 from functrace.primitives.elementwise import (
     complex_,
@@ -32,7 +35,16 @@ from functrace.primitives.elementwise import (
     zero_of,
 )  # fmt: skip
 from functrace.primitives.families import add, broadcast, reduce_sum
-from functrace.primitives.linalg import adjoint, keep, matrix_function, real_dtype, solve, swap, triangular_solve
+from functrace.primitives.linalg import (
+    adjoint,
+    keep,
+    matrix_function,
+    per_matrix,
+    real_dtype,
+    solve,
+    swap,
+    triangular_solve,
+)
 from functrace.util import user_line
 
 __all__ = ["cholesky", "eig", "eigh", "hermitian", "qr", "svd"]
@@ -91,13 +103,15 @@ def _ties_impl(w: Any) -> Any:
 
 #: Which pairs of values in a vector coincide to rounding (each with itself); and which values are zero to rounding.
 ties = matrix_function(
-    "ties", _ties_impl, lambda w: ShapedArray((*w.shape, w.shape[-1]), np.dtype(bool)), nondifferentiable=True
+    "ties", _ties_impl, lambda w: ShapedArray((*w.shape, w.shape[-1]), np.dtype(bool)), nondifferentiable=True,
+    cost=counted(lambda operands, outs: 3 * outs[0].size),
 )
 negligible = matrix_function(
     "negligible",
     lambda w: np.abs(w) <= _resolution(w)[..., None],
     lambda w: ShapedArray(w.shape, np.dtype(bool)),
     nondifferentiable=True,
+    cost=counted(lambda operands, outs: 2 * outs[0].size),
 )
 
 
@@ -134,6 +148,11 @@ def _share(tied: Any, values: Any) -> Any:
 # triangular factors
 
 
+def _cholesky_impl(a: Any) -> Any:
+    out = _fast.cholesky(a)
+    return np.linalg.cholesky(a) if out is None else out
+
+
 def _cholesky_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
     out = cholesky(primals[0])
     n = out.shape[-1]
@@ -143,7 +162,14 @@ def _cholesky_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], l
 
 
 #: The lower factor; reads the lower triangle.
-cholesky = matrix_function("cholesky", np.linalg.cholesky, lambda a: a, jvp=_cholesky_jvp)
+cholesky = matrix_function(
+    "cholesky",
+    _cholesky_impl,
+    lambda a: a,
+    jvp=_cholesky_jvp,
+    sparsity=matrices(reads=lambda shape: _below(shape[0]) | _eye(shape[0])),
+    cost=per_matrix(lambda n, _: n**3 / 3),
+)
 
 
 def _qr_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -169,6 +195,7 @@ qr = matrix_function(
     lambda a: [a, ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-1]), a.dtype)],
     multiple=True,
     jvp=_qr_jvp,
+    cost=per_matrix(lambda m, n: 4 * m * n * n - 4 * n**3 / 3),
 )
 
 
@@ -188,6 +215,11 @@ def _eigh_jvp(primals: list[Any], tangents: list[Any], *, lower: bool) -> tuple[
     return [w, v], [w_dot, matmul(v, mixing)]
 
 
+def _triangle_read(shape: tuple[int, int], *, lower: bool) -> np.ndarray:
+    below = _below(shape[0]) | _eye(shape[0])
+    return below if lower else below.T
+
+
 def _eigh_aval(a: ShapedArray, *, lower: bool) -> list[ShapedArray]:
     return [ShapedArray(a.shape[:-1], real_dtype(a.dtype)), a]
 
@@ -199,6 +231,8 @@ eigh = matrix_function(
     _eigh_aval,
     multiple=True,
     jvp=_eigh_jvp,
+    sparsity=matrices(reads=_triangle_read),
+    cost=per_matrix(lambda n, _: 9 * n**3),
 )
 
 
@@ -221,7 +255,8 @@ def _anchors_impl(v: Any) -> Any:
 
 #: Per eigenvector the component that LAPACK made real by turning the vector: the largest.
 anchors = matrix_function(
-    "anchors", _anchors_impl, lambda v: ShapedArray(v.shape, np.dtype(bool)), nondifferentiable=True
+    "anchors", _anchors_impl, lambda v: ShapedArray(v.shape, np.dtype(bool)), nondifferentiable=True,
+    cost=moving,
 )
 
 
@@ -243,7 +278,7 @@ def _eig_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 
 #: Eigenvalues and right eigenvectors of general matrices, always complex.
-eig = matrix_function("eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp)
+eig = matrix_function("eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3))
 
 
 # singular values
@@ -300,4 +335,5 @@ svd = matrix_function(
     _svd_aval,
     multiple=True,
     jvp=_svd_jvp,
+    cost=per_matrix(lambda m, n: 14 * max(m, n) * min(m, n) ** 2 + 8 * min(m, n) ** 3),
 )

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.primitive import Masked, is_linear
 from functrace.core.series import Series, coefficient_of, product_coefficient
-from functrace.core.types import is_inexact
+from functrace.core.structure import Moves, Pointwise, Structure, known
+from functrace.core.types import ShapedArray, is_inexact
+from functrace.core.work import Layout, View, Work
 from functrace.errors import DTypeError
-from functrace.primitives.families import add, elementwise, is_number, is_one, mul, neg, same_dtype, unwrap
+from functrace.primitives import _codes, kinks
+from functrace.primitives.families import add, broadcast, elementwise, is_number, is_one, mul, neg, nonzero, same_dtype, unwrap
 from functrace.util import user_line
 
 __all__ = [
+    "FUNCTION",
     "abs_",
     "add",
     "arccos",
@@ -106,9 +111,25 @@ __all__ = [
 ]  # fmt: skip
 
 
+#: Arithmetic operations that an elementary function counts for, about those of its kernel.
+FUNCTION = 20
+
+
 def zero_of(x: Any) -> Any:
     """The number 0 in the dtype of `x`."""
     return x.dtype.type(0)
+
+
+def _cost_same(operands: Sequence[Layout], outs: Sequence[ShapedArray]) -> Work:
+    """The operand itself."""
+    return Work(read=0, written=0, results=[View(0, operands[0].strides)])
+
+
+def _cost_part(operands: Sequence[Layout], outs: Sequence[ShapedArray]) -> Work:
+    """A view of every other number, or of a real operand itself; of complex scalars and zeros no view."""
+    (x,) = operands
+    factor = x.dtype.itemsize // outs[0].dtype.itemsize
+    return Work(read=0, written=0, results=[View(0, tuple(factor * s for s in x.strides))])
 
 
 # selection and conversion
@@ -136,6 +157,8 @@ def _select_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], lis
 
 def _select_transpose(bars: list[Any], mask: Any, x: Any, y: Any) -> list[Any]:
     bar = bars[0]
+    if mask.shape != bar.shape:  # one condition for a whole array: the dead elements are counted one by one
+        mask = broadcast(mask, shape=bar.shape, axes=())
     x_bar = Masked(select(mask, bar, zero_of(bar)), mask) if is_linear(x) else None
     y_bar = Masked(select(mask, zero_of(bar), bar), logical_not(mask)) if is_linear(y) else None
     return [None, x_bar, y_bar]
@@ -150,6 +173,13 @@ def _select_taylor(order: int, operands: list[Any], out: list[Any]) -> Any:
     return select(mask, zero if x is None else x, zero if y is None else y)
 
 
+def _select_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    mask = known(operands[0])
+    if mask is None:
+        return [Pointwise([False, True, True])]
+    return [Moves(lambda _, x, y: np.where(mask, x, y))]
+
+
 select = elementwise(
     "select",
     _select_impl,
@@ -157,6 +187,10 @@ select = elementwise(
     transpose=_select_transpose,
     taylor=_select_taylor,
     result=_select_dtype,
+    sparsity=_select_sparsity,
+    flops=0,
+    formula="where(x, y, z)",
+    lower=_codes.select,
 )
 
 
@@ -178,8 +212,13 @@ convert = elementwise(
     transpose=lambda bars, x, *, dtype: [convert(bars[0], dtype=x.aval.dtype)],
     result=lambda name, x, *, dtype: dtype,
     fold=lambda operands, *, dtype: operands[0],
+    flops=0,
+    curvature=(),
+    kink=kinks.conversion(),
+    formula=lambda dtype: "x" if dtype.kind in "fc" else f"{dtype.name}(x)",
+    lower=_codes.convert,
 )
-stop_gradient = elementwise("stop_gradient", lambda x: x)
+stop_gradient = elementwise("stop_gradient", lambda x: x, cost=_cost_same, lower=_codes.same)
 
 # arithmetic
 
@@ -212,7 +251,15 @@ sub = elementwise(
     operator.sub,
     (1, -1),
     transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, neg(bars[0]) if is_linear(y) else None],
+    flops=(1, 2),
+    formula="x - y",
+    lower=_codes.sub,
 )
+def _div_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    numerator = nonzero(operands[0])
+    return [Pointwise([True, numerator], [(0, 1, True), (1, 1, numerator)])]
+
+
 div = elementwise(
     "div",
     np.true_divide,
@@ -220,16 +267,28 @@ div = elementwise(
     transpose=_transpose_div,
     taylor=_div_taylor,
     fold=lambda operands: operands[0] if is_one(operands[1]) else None,
+    sparsity=_div_sparsity,
     masks="scaling",
+    flops=(1, 11),
+    formula="x / y",
+    lower=_codes.div,
 )
-floor_divide = elementwise("floor_divide", np.floor_divide)
-remainder = elementwise("remainder", np.remainder, (1, lambda x, y, out: -floor_divide(x, y)))
-fmod = elementwise("fmod", np.fmod, (1, lambda x, y, out: -trunc(div(x, y))))
-positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]])
-square = elementwise("square", np.square, lambda x, out: 2 * x)
-reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out)
-sqrt = elementwise("sqrt", np.sqrt, lambda x, out: 0.5 / out)
-cbrt = elementwise("cbrt", np.cbrt, lambda x, out: 1 / (3 * out * out))
+floor_divide = elementwise("floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False))
+remainder = elementwise(
+    "remainder", np.remainder, (1, lambda x, y, out: -floor_divide(x, y)), curvature=(), flops=4,
+    kink=kinks.quotient(np.floor, True),
+)
+fmod = elementwise(
+    "fmod", np.fmod, (1, lambda x, y, out: -trunc(div(x, y))), curvature=(), flops=4,
+    kink=kinks.quotient(np.trunc, True),
+)
+positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]], flops=0, lower=_codes.same)
+square = elementwise("square", np.square, lambda x, out: 2 * x, flops=(1, 6), formula="x**2", lower=_codes.square)
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out, flops=(1, 6), formula="1 / x", lower=_codes.reciprocal)
+sqrt = elementwise("sqrt", np.sqrt, lambda x, out: 0.5 / out, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.sqrt)
+cbrt = elementwise(
+    "cbrt", np.cbrt, lambda x, out: 1 / (3 * out * out), flops=FUNCTION, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.cbrt
+)
 
 
 def _power_by_base(x: Any, y: Any, out: Any) -> Any:
@@ -254,17 +313,30 @@ def _power_impl(x: Any, y: Any) -> Any:
     return np.power(x, y)
 
 
-power = elementwise("power", _power_impl, (_power_by_base, _power_by_exponent))
+def _power_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    exponent = known(operands[1])
+    if exponent is None:
+        return [Pointwise([True, True], [(0, 0, True), (0, 1, True), (1, 1, True)])]
+    varies = nonzero(exponent)
+    return [Pointwise([varies, False], [(0, 0, nonzero(exponent * (exponent - 1)))])]
+
+
+power = elementwise(
+    "power", _power_impl, (_power_by_base, _power_by_exponent), sparsity=_power_sparsity, flops=40,
+    kink=kinks.root_power(),
+    formula="x**y",
+    lower=_codes.power,
+)
 
 # exponentials and logarithms
 
-exp = elementwise("exp", np.exp, lambda x, out: out)
-exp2 = elementwise("exp2", np.exp2, lambda x, out: math.log(2) * out)
-expm1 = elementwise("expm1", np.expm1, lambda x, out: out + 1)
-log = elementwise("log", np.log, lambda x, out: 1 / x)
-log2 = elementwise("log2", np.log2, lambda x, out: 1 / (math.log(2) * x))
-log10 = elementwise("log10", np.log10, lambda x, out: 1 / (math.log(10) * x))
-log1p = elementwise("log1p", np.log1p, lambda x, out: 1 / (1 + x))
+exp = elementwise("exp", np.exp, lambda x, out: out, flops=FUNCTION, lower=_codes.exp)
+exp2 = elementwise("exp2", np.exp2, lambda x, out: math.log(2) * out, flops=FUNCTION, lower=_codes.exp2)
+expm1 = elementwise("expm1", np.expm1, lambda x, out: out + 1, flops=FUNCTION, lower=_codes.expm1)
+log = elementwise("log", np.log, lambda x, out: 1 / x, flops=FUNCTION, formula="ln(x)", lower=_codes.log)
+log2 = elementwise("log2", np.log2, lambda x, out: 1 / (math.log(2) * x), flops=FUNCTION, lower=_codes.log2)
+log10 = elementwise("log10", np.log10, lambda x, out: 1 / (math.log(10) * x), flops=FUNCTION, lower=_codes.log10)
+log1p = elementwise("log1p", np.log1p, lambda x, out: 1 / (1 + x), flops=FUNCTION, lower=_codes.log1p)
 
 
 def _share(exponential: Any, x: Any, y: Any, out: Any) -> Any:
@@ -279,27 +351,37 @@ logaddexp = elementwise(
     "logaddexp",
     np.logaddexp,
     (lambda x, y, out: _share(exp, x, y, out), lambda x, y, out: _share(exp, y, x, out)),
+    flops=43,
+    lower=_codes.logaddexp,
 )
 logaddexp2 = elementwise(
     "logaddexp2",
     np.logaddexp2,
     (lambda x, y, out: _share(exp2, x, y, out), lambda x, y, out: _share(exp2, y, x, out)),
+    flops=43,
+    lower=_codes.logaddexp2,
 )
 
 # trigonometry and hyperbolics
 
-sin = elementwise("sin", np.sin, lambda x, out: cos(x))
-cos = elementwise("cos", np.cos, lambda x, out: -sin(x))
-tan = elementwise("tan", np.tan, lambda x, out: 1 + out * out)
-arcsin = elementwise("arcsin", np.arcsin, lambda x, out: 1 / sqrt((1 - x) * (1 + x)))
-arccos = elementwise("arccos", np.arccos, lambda x, out: -1 / sqrt((1 - x) * (1 + x)))
-arctan = elementwise("arctan", np.arctan, lambda x, out: 1 / (1 + x * x))
-sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x))
-cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x))
-tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out)
-arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1))
-arccosh = elementwise("arccosh", np.arccosh, lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)))
-arctanh = elementwise("arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)))
+sin = elementwise("sin", np.sin, lambda x, out: cos(x), flops=FUNCTION, lower=_codes.sin)
+cos = elementwise("cos", np.cos, lambda x, out: -sin(x), flops=FUNCTION, lower=_codes.cos)
+tan = elementwise("tan", np.tan, lambda x, out: 1 + out * out, flops=FUNCTION, lower=_codes.tan)
+arcsin = elementwise(
+    "arcsin", np.arcsin, lambda x, out: 1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arcsin
+)
+arccos = elementwise(
+    "arccos", np.arccos, lambda x, out: -1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arccos
+)
+arctan = elementwise("arctan", np.arctan, lambda x, out: 1 / (1 + x * x), flops=FUNCTION, lower=_codes.arctan)
+sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x), flops=FUNCTION, lower=_codes.sinh)
+cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x), flops=FUNCTION, lower=_codes.cosh)
+tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out, flops=FUNCTION, lower=_codes.tanh)
+arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1), flops=FUNCTION, lower=_codes.arcsinh)
+arccosh = elementwise(
+    "arccosh", np.arccosh, lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arccosh
+)
+arctanh = elementwise("arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)), flops=FUNCTION, lower=_codes.arctanh)
 
 
 def _over_square(x: Any, r: Any) -> Any:
@@ -311,8 +393,14 @@ arctan2 = elementwise(
     "arctan2",
     np.arctan2,
     (lambda x, y, out: _over_square(y, hypot(x, y)), lambda x, y, out: -_over_square(x, hypot(x, y))),
+    flops=FUNCTION,
+    lower=_codes.arctan2,
 )
-hypot = elementwise("hypot", np.hypot, (lambda x, y, out: x / out, lambda x, y, out: y / out))
+hypot = elementwise(
+    "hypot", np.hypot, (lambda x, y, out: x / out, lambda x, y, out: y / out), flops=4,
+    kink=kinks.homogeneous("length 0", np.hypot, np.hypot),
+    lower=_codes.hypot,
+)
 
 
 def _sinc_derivative(x: Any, out: Any) -> Any:
@@ -327,7 +415,7 @@ def _sinc_derivative(x: Any, out: Any) -> Any:
     return select(small, series * x * math.pi**2, (cos(math.pi * safe) - out) / safe)
 
 
-sinc = elementwise("sinc", np.sinc, _sinc_derivative)
+sinc = elementwise("sinc", np.sinc, _sinc_derivative, flops=22)
 
 # complex parts; derivatives follow JAX's convention (the transpose is not conjugated)
 
@@ -344,21 +432,27 @@ real = elementwise(
     "real",
     lambda x: x.real,
     jvp=lambda primals, tangents: ([real(primals[0])], [real(tangents[0])]),
+    curvature=(),
     transpose=lambda bars, x: [complex_(bars[0], zero_of(bars[0])) if x.aval.dtype.kind == "c" else bars[0]],
     result=_real_dtype,
+    cost=_cost_part,
 )
 imag = elementwise(
     "imag",
     lambda x: x.imag,
     jvp=lambda primals, tangents: ([imag(primals[0])], [imag(tangents[0])]),
+    curvature=(),
     transpose=lambda bars, x: [complex_(zero_of(bars[0]), neg(bars[0])) if x.aval.dtype.kind == "c" else None],
     result=_real_dtype,
+    cost=_cost_part,
 )
 conj = elementwise(
     "conj",
     np.conjugate,
     jvp=lambda primals, tangents: ([conj(primals[0])], [conj(tangents[0])]),
+    curvature=(),
     transpose=lambda bars, x: [conj(bars[0])],
+    flops=(0, 1),
 )
 
 
@@ -380,11 +474,13 @@ complex_ = elementwise(
     "complex",
     _complex_impl,
     jvp=_complex_jvp,
+    curvature=(),
     transpose=lambda bars, x, y: [
         real(bars[0]) if is_linear(x) else None,
         neg(imag(bars[0])) if is_linear(y) else None,
     ],
     result=_complex_dtype,
+    flops=0,
 )
 
 
@@ -400,11 +496,20 @@ def _abs_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
     return [out], [real(mul(direction, x_dot))]
 
 
+def _abs_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    return [Pointwise([True], [(0, 0, operands[0].dtype.kind == "c")])]
+
+
 abs_ = elementwise(
     "abs",
     np.absolute,
     jvp=_abs_jvp,
+    sparsity=_abs_sparsity,
     result=lambda name, x: _real_dtype(name, x) if x.kind == "c" else x,
+    flops=(1, 4),
+    kink=kinks.homogeneous("modulus of 0", np.abs, np.abs),
+    formula="abs(x)",
+    lower=_codes.abs_,
 )
 
 # choosing between operands; ties split evenly
@@ -433,27 +538,44 @@ def _is_chosen(x: Any, y: Any, out: Any) -> Any:
     return logical_or(equal(x, out), logical_and(isnan(x), isnan(out)))
 
 
-maximum = elementwise("maximum", np.maximum, jvp=_choose_jvp(lambda: (maximum, _is_chosen)))
-minimum = elementwise("minimum", np.minimum, jvp=_choose_jvp(lambda: (minimum, _is_chosen)))
-fmax = elementwise("fmax", np.fmax, jvp=_choose_jvp(lambda: (fmax, _is_chosen)))
-fmin = elementwise("fmin", np.fmin, jvp=_choose_jvp(lambda: (fmin, _is_chosen)))
+maximum = elementwise(
+    "maximum", np.maximum, jvp=_choose_jvp(lambda: (maximum, _is_chosen)), curvature=(),
+    kink=kinks.choice(np.maximum),
+    formula="max(x, y)",
+    lower=_codes.maximum,
+)
+minimum = elementwise(
+    "minimum", np.minimum, jvp=_choose_jvp(lambda: (minimum, _is_chosen)), curvature=(),
+    kink=kinks.choice(np.minimum),
+    formula="min(x, y)",
+    lower=_codes.minimum,
+)
+fmax = elementwise(
+    "fmax", np.fmax, jvp=_choose_jvp(lambda: (fmax, _is_chosen)), curvature=(), kink=kinks.choice(np.fmax), lower=_codes.fmax
+)
+fmin = elementwise(
+    "fmin", np.fmin, jvp=_choose_jvp(lambda: (fmin, _is_chosen)), curvature=(), kink=kinks.choice(np.fmin), lower=_codes.fmin
+)
 
 # sign and rounding: piecewise constant
 
-sign = elementwise("sign", np.sign)
-floor = elementwise("floor", np.floor)
-ceil = elementwise("ceil", np.ceil)
-trunc = elementwise("trunc", np.trunc)
-rint = elementwise("rint", np.rint)
+sign = elementwise("sign", np.sign, kink=kinks.step(np.sign, np.abs), lower=_codes.sign)
+floor = elementwise("floor", np.floor, kink=kinks.step(np.floor, kinks.to_integer), lower=_codes.floor)
+ceil = elementwise("ceil", np.ceil, kink=kinks.step(np.ceil, kinks.to_integer), lower=_codes.ceil)
+trunc = elementwise("trunc", np.trunc, kink=kinks.step(np.trunc, kinks.truncation), lower=_codes.trunc)
+rint = elementwise("rint", np.rint, kink=kinks.step(np.rint, kinks.to_half), lower=_codes.rint)
 spacing = elementwise("spacing", np.spacing)
 nextafter = elementwise("nextafter", np.nextafter, (1, None))
 copysign = elementwise(
     "copysign",
     np.copysign,
     (lambda x, y, out: copysign(copysign(zero_of(out) + 1, x), mul(copysign(zero_of(out) + 1, x), y)), None),
+    curvature=(),
+    kink=kinks.undetermined("sign of 0", kinks.smaller),
+    lower=_codes.copysign,
 )
 ldexp = elementwise(
-    "ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x
+    "ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x, curvature=()
 )
 exponent = elementwise("exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32))
 
@@ -465,26 +587,32 @@ def _boolean(name: str, *dtypes: np.dtype) -> np.dtype:
     return np.dtype(np.bool_)
 
 
-equal = elementwise("equal", np.equal, result=_boolean)
-not_equal = elementwise("not_equal", np.not_equal, result=_boolean)
-less = elementwise("less", np.less, result=_boolean)
-less_equal = elementwise("less_equal", np.less_equal, result=_boolean)
-greater = elementwise("greater", np.greater, result=_boolean)
-greater_equal = elementwise("greater_equal", np.greater_equal, result=_boolean)
-logical_and = elementwise("logical_and", np.logical_and, result=_boolean)
-logical_or = elementwise("logical_or", np.logical_or, result=_boolean)
-logical_xor = elementwise("logical_xor", np.logical_xor, result=_boolean)
-logical_not = elementwise("logical_not", np.logical_not, result=_boolean)
-isfinite = elementwise("isfinite", np.isfinite, result=_boolean)
-isinf = elementwise("isinf", np.isinf, result=_boolean)
-isnan = elementwise("isnan", np.isnan, result=_boolean)
-signbit = elementwise("signbit", np.signbit, result=_boolean)
-bitwise_and = elementwise("bitwise_and", np.bitwise_and)
-bitwise_or = elementwise("bitwise_or", np.bitwise_or)
-bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor)
-bitwise_not = elementwise("bitwise_not", np.invert)
+equal = elementwise("equal", np.equal, result=_boolean, kink=kinks.comparison(np.equal), formula="x == y", lower=_codes.equal)
+not_equal = elementwise(
+    "not_equal", np.not_equal, result=_boolean, kink=kinks.comparison(np.not_equal), formula="x != y", lower=_codes.not_equal
+)
+less = elementwise("less", np.less, result=_boolean, kink=kinks.comparison(np.less), formula="x < y", lower=_codes.less)
+less_equal = elementwise(
+    "less_equal", np.less_equal, result=_boolean, kink=kinks.comparison(np.less_equal), formula="x <= y", lower=_codes.less_equal
+)
+greater = elementwise("greater", np.greater, result=_boolean, kink=kinks.comparison(np.greater), formula="x > y", lower=_codes.greater)
+greater_equal = elementwise(
+    "greater_equal", np.greater_equal, result=_boolean, kink=kinks.comparison(np.greater_equal), formula="x >= y", lower=_codes.greater_equal
+)
+logical_and = elementwise("logical_and", np.logical_and, result=_boolean, lower=_codes.logical_and)
+logical_or = elementwise("logical_or", np.logical_or, result=_boolean, lower=_codes.logical_or)
+logical_xor = elementwise("logical_xor", np.logical_xor, result=_boolean, lower=_codes.logical_xor)
+logical_not = elementwise("logical_not", np.logical_not, result=_boolean, lower=_codes.logical_not)
+isfinite = elementwise("isfinite", np.isfinite, result=_boolean, lower=_codes.isfinite)
+isinf = elementwise("isinf", np.isinf, result=_boolean, lower=_codes.isinf)
+isnan = elementwise("isnan", np.isnan, result=_boolean, lower=_codes.isnan)
+signbit = elementwise("signbit", np.signbit, result=_boolean, kink=kinks.step(np.signbit, np.abs), lower=_codes.signbit)
+bitwise_and = elementwise("bitwise_and", np.bitwise_and, lower=_codes.bitwise_and)
+bitwise_or = elementwise("bitwise_or", np.bitwise_or, lower=_codes.bitwise_or)
+bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor, lower=_codes.bitwise_xor)
+bitwise_not = elementwise("bitwise_not", np.invert, lower=_codes.bitwise_not)
 bitwise_count = elementwise("bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8))
-left_shift = elementwise("left_shift", np.left_shift)
-right_shift = elementwise("right_shift", np.right_shift)
+left_shift = elementwise("left_shift", np.left_shift, lower=_codes.left_shift)
+right_shift = elementwise("right_shift", np.right_shift, lower=_codes.right_shift)
 gcd = elementwise("gcd", np.gcd)
 lcm = elementwise("lcm", np.lcm)

@@ -18,13 +18,28 @@ import numpy as np
 from functrace.core.ir import Atom, Literal, Var
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.series import coefficient_of, product_coefficient
+from functrace.core.structure import (
+    Along,
+    GroupProduct,
+    Groups,
+    Linked,
+    Mask,
+    Pointwise,
+    Structure,
+    known,
+    moves,
+    whole,
+)
 from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Layout, View, Work, kept_order, moving, viewing
 from functrace.errors import DTypeError, ShapeError
+from functrace.primitives import _codes, _fast, _moves
 from functrace.util import user_line
 
 __all__ = [
     "add",
+    "along",
     "bilinear",
     "broadcast",
     "common_shape",
@@ -33,8 +48,10 @@ __all__ = [
     "linear",
     "mul",
     "neg",
+    "nonzero",
     "reduce_sum",
     "reduced_aval",
+    "reduction_cost",
     "reshape",
     "same_dtype",
     "unwrap",
@@ -89,6 +106,8 @@ def elementwise(
     transpose: Callable[..., Any] | None = None,
     result: Callable[..., np.dtype] = same_dtype,
     masks: str = "elementwise",
+    flops: int | tuple[int, int] = 1,
+    curvature: Sequence[tuple[int, int]] | None = None,
     **rules: Any,
 ) -> Primitive:
     """A primitive that works element by element.
@@ -101,6 +120,9 @@ def elementwise(
         jvp: instead of `derivative`, where the derivative is not a product (complex parts, selections).
         transpose: for those that are linear in some operand.
         result: the output dtype from the name and the operand dtypes.
+        flops: arithmetic operations per element, or a pair: of real numbers, of complex ones (else four times as many).
+        curvature: the pairs of operands that have a second derivative; by default those with a partial derivative that
+            is a function, among themselves.
         rules: further rules of the record.
     """
     partials = derivative if isinstance(derivative, tuple) else (derivative,)
@@ -121,6 +143,10 @@ def elementwise(
         primitive.define(transpose=transpose)
     if primitive.batch is None:
         primitive.define(batch=_batch_elementwise(primitive))
+    if primitive.cost is None:
+        primitive.define(cost=_cost_elementwise(flops))
+    if primitive.sparsity is None and not primitive.nondifferentiable:
+        primitive.define(sparsity=_sparsity_elementwise(None if jvp is not None else partials, curvature))
     if primitive.taylor is None and all(partial in (1, -1) for partial in partials):
         primitive.define(taylor=_taylor_of_sum(partials))
     if jvp is not None:
@@ -175,6 +201,46 @@ def _linearize_from_partials(primitive: Primitive, partials: tuple[Partial, ...]
         return [out], [total]
 
     return linearize
+
+
+def _cost_elementwise(flops: int | tuple[int, int]) -> Callable[..., Work]:
+    real, complex_ = flops if isinstance(flops, tuple) else (flops, 4 * flops)
+
+    def cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
+        each = complex_ if any(o.dtype.kind == "c" for o in (*operands, *outs)) else real
+        return Work(each * outs[0].size, results=[kept_order(outs[0].shape, operands)])
+
+    return cost
+
+
+def _sparsity_elementwise(
+    partials: tuple[Partial, ...] | None, curvature: Sequence[tuple[int, int]] | None
+) -> Callable[..., list[Structure]]:
+    """Structure from the partial derivatives; a primitive without (None) depends on all of its operands."""
+    if curvature is None:
+        curved = range(3) if partials is None else [i for i, partial in enumerate(partials) if callable(partial)]
+        curvature = [(i, j) for i in curved for j in curved if i <= j]
+
+    def sparsity(operands: list[Any], outs: list[ShapedArray], **params: Any) -> list[Structure]:
+        depends = [partials is None or partials[i] is not None for i in range(len(operands))]
+        return [Pointwise(depends, [(i, j, True) for i, j in curvature if j < len(operands)])]
+
+    return sparsity
+
+
+def nonzero(value: Any) -> Mask:
+    """Where a coefficient may be other than 0: everywhere unless it is known."""
+    if known(value) is None:
+        return True
+    if is_number(value):
+        return bool(value != 0)
+    mask = np.not_equal(value, 0)
+    return True if mask.all() else mask
+
+
+def _sparsity_product(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    x, y = operands
+    return [Pointwise([nonzero(y), nonzero(x)], [(0, 1, True)])]
 
 
 def _taylor_of_sum(signs: tuple[Partial, ...]) -> Callable[..., Any]:
@@ -234,6 +300,7 @@ def linear(
     batch: Callable[..., Any],
     *,
     masks: str | None = "structural",
+    moving_elements: bool = False,
     **rules: Any,
 ) -> Primitive:
     """A primitive that is linear in its one operand.
@@ -242,6 +309,7 @@ def linear(
         transpose: `transpose(cotangent, aval, **params)`, the operand's cotangent.
         batch: `batch(size, value, **params)`, the operand being batched.
         masks: see `Primitive`; by default coefficients are 0 and 1.
+        moving_elements: whether every output element is an element of the operand, or 0.
     """
 
     def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
@@ -274,7 +342,7 @@ def linear(
         batch=batch_rule,
         family="linear",
         masks=masks,
-        **rules,
+        **{"cost": moving, "sparsity": moves(impl) if moving_elements else whole(linear=(0,)), **rules},
     )
     return primitive
 
@@ -335,9 +403,20 @@ def bilinear(
         batch=batch,
         family="bilinear",
         masks=masks,
-        **rules,
+        **{"sparsity": _whole_product, **rules},
     )
     return primitive
+
+
+def _whole_product(operands: list[Any], outs: list[ShapedArray], **params: Any) -> list[Structure]:
+    everything = [np.broadcast_to(np.intp(1), aval_of(x).shape) for x in operands]
+    x, y, out = (*everything, np.broadcast_to(np.intp(1), outs[0].shape))
+    return [Linked([Groups(x, out), Groups(y, out)], [GroupProduct(0, 1, x, y)])]
+
+
+def along(operands: list[Any], outs: list[ShapedArray], *, axes: tuple[int, ...], **params: Any) -> list[Structure]:
+    """The structure of a linear reduction over axes."""
+    return [Linked([Along(axes)])]
 
 
 # The primitives that derived rules are written in.
@@ -369,8 +448,11 @@ add = elementwise(
     operator.add,
     (1, 1),
     transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, bars[0] if is_linear(y) else None],
+    formula="x + y",
+    flops=(1, 2),
+    lower=_codes.add,
 )
-neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])])
+neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])], formula="-x", flops=(1, 2), lower=_codes.neg)
 mul = elementwise(
     "mul",
     operator.mul,
@@ -378,7 +460,11 @@ mul = elementwise(
     transpose=_transpose_mul,
     taylor=lambda order, operands, out: product_coefficient(operator.mul, operands[0], operands[1], order),
     fold=_fold_mul,
+    sparsity=_sparsity_product,
+    formula="x * y",
     masks="scaling",
+    flops=(1, 6),
+    lower=_codes.mul,
 )
 
 
@@ -386,6 +472,18 @@ def _transpose_weighted_sum(bars: list[Any], a: Any, b: Any, x: Any, y: Any) -> 
     bar = bars[0]
     pairs = ((a, x), (b, y), (x, a), (y, b))
     return [_times(partner, bar) if is_linear(operand) else None for operand, partner in pairs]
+
+
+def _cost_weighted_sum(operands: Sequence[Layout], outs: Sequence[ShapedArray]) -> Work:
+    """Both products are held before they are added."""
+    out = outs[0]
+    flops = (14 if out.dtype.kind == "c" else 3) * out.size
+    return Work(flops, scratch=out.size * out.dtype.itemsize, results=[kept_order(out.shape, operands)])
+
+
+def _sparsity_weighted_sum(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
+    a, b, x, y = operands
+    return [Pointwise([nonzero(x), nonzero(y), nonzero(a), nonzero(b)], [(0, 2, True), (1, 3, True)])]
 
 
 # The linear part of a binary operation in one equation, which halves the work of eager reverse mode.
@@ -399,12 +497,17 @@ weighted_sum = elementwise(
         lambda a, b, x, y, out: b,
     ),
     transpose=_transpose_weighted_sum,
+    sparsity=_sparsity_weighted_sum,
+    formula="x * z + y * w",
     masks="scaling",
+    cost=_cost_weighted_sum,
+    lower=_codes.weighted_sum,
 )
 
 
 def _reduce_sum_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
-    return np.add.reduce(x, axis=axes, dtype=x.dtype)
+    out = _fast.reduce(np.add, x, axes)
+    return np.add.reduce(x, axis=axes, dtype=x.dtype) if out is None else out
 
 
 def _reduce_sum_transpose(bar: Any, aval: ShapedArray, *, axes: tuple[int, ...]) -> Any:
@@ -416,12 +519,22 @@ def reduced_aval(aval: ShapedArray, *, axes: tuple[int, ...]) -> ShapedArray:
     return ShapedArray(tuple(n for i, n in enumerate(aval.shape) if i not in axes), aval.dtype)
 
 
+def reduction_cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
+    """The work of combining elements over some axes: one operation fewer than elements, per result."""
+    flops = max(operands[0].size - outs[0].size, 0)
+    return Work(2 * flops if outs[0].dtype.kind == "c" else flops)
+
+
 reduce_sum = linear(
     "reduce_sum",
     _reduce_sum_impl,
     reduced_aval,
     _reduce_sum_transpose,
     lambda size, x, *, axes: reduce_sum(x, axes=tuple(a + 1 for a in axes)),
+    sparsity=along,
+    formula="sum(x)",
+    cost=reduction_cost,
+    lower=_moves.reduction("add"),
 )
 
 
@@ -447,19 +560,40 @@ def _broadcast_transpose(bar: Any, aval: ShapedArray, *, shape: tuple[int, ...],
     return reshape(total, shape=aval.shape) if stretched else total
 
 
+def _broadcast_strides(x: Layout, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    strides = [0] * len(shape)
+    for axis, length, stride in zip(axes, x.shape, x.strides, strict=True):
+        strides[axis] = stride if length != 1 else 0
+    return tuple(strides)
+
+
 broadcast = linear(
     "broadcast",
     _broadcast_impl,
     lambda aval, *, shape, axes: ShapedArray(shape, aval.dtype),
     _broadcast_transpose,
     lambda size, x, *, shape, axes: broadcast(x, shape=(size, *shape), axes=(0, *(a + 1 for a in axes))),
+    moving_elements=True,
     fold=lambda operands, **params: operands[0],
+    formula="x",
+    cost=viewing(_broadcast_strides),
+    lower=_moves.broadcast,
 )
+def _cost_reshape(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, shape: tuple[int, ...]) -> Work:
+    """A view where the layout allows one."""
+    strides = operands[0].reshaped(shape)
+    return Work() if strides is None else Work(read=0, written=0, results=[View(0, strides)])
+
+
 reshape = linear(
     "reshape",
     lambda x, *, shape: x.reshape(shape) if shape else x.reshape(())[()],
     lambda aval, *, shape: ShapedArray(shape, aval.dtype),
     lambda bar, aval, *, shape: reshape(bar, shape=aval.shape),
     lambda size, x, *, shape: reshape(x, shape=(size, *shape)),
+    moving_elements=True,
     fold=lambda operands, **params: operands[0],
+    formula="x",
+    cost=_cost_reshape,
+    lower=_moves.reshape,
 )

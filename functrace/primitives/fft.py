@@ -6,11 +6,15 @@ that of NumPy.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from functrace.core.structure import Along, Linked, Structure
 from functrace.core.types import ShapedArray
+from functrace.core.work import Layout, Work
 from functrace.primitives.elementwise import conj, mul, real
 from functrace.primitives.families import broadcast, linear
 from functrace.primitives.shape import pad, slice_
@@ -25,6 +29,19 @@ def _with_length(aval: ShapedArray, axis: int, length: int, dtype: np.dtype) -> 
     return ShapedArray((*aval.shape[:axis], length, *aval.shape[axis + 1 :]), dtype)
 
 
+def _cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axis: int, **params: Any) -> Work:
+    """5 n log2 n for a line of n complex numbers, half of that where one side is real."""
+    x, out = operands[0], outs[0]
+    n = max(x.shape[axis], out.shape[axis])
+    lines = x.size // max(x.shape[axis], 1)
+    half = 1 if x.dtype.kind == out.dtype.kind else 2
+    return Work(int(5 * n * math.log2(max(n, 2)) * lines) // half)
+
+
+def _sparsity(operands: list[Any], outs: list[ShapedArray], *, axis: int, **params: Any) -> list[Structure]:
+    return [Linked([Along((axis,), keeps=True)])]
+
+
 def _complex_transform(name: str, numpy_transform: Any) -> Any:
     primitive = linear(
         name,
@@ -32,7 +49,9 @@ def _complex_transform(name: str, numpy_transform: Any) -> Any:
         lambda aval, *, axis, norm: aval,
         lambda bar, aval, *, axis, norm: primitive(bar, axis=axis, norm=norm),
         lambda size, x, *, axis, norm: primitive(x, axis=axis + 1, norm=norm),
+        sparsity=_sparsity,
         masks=None,
+        cost=_cost,
     )
     return primitive
 
@@ -56,7 +75,9 @@ rfft = linear(
     ),
     _rfft_transpose,
     lambda size, x, *, axis, norm: rfft(x, axis=axis + 1, norm=norm),
+    sparsity=_sparsity,
     masks=None,
+    cost=_cost,
 )
 
 
@@ -77,7 +98,9 @@ irfft = linear(
     lambda aval, *, length, axis, norm: _with_length(aval, axis, length, np.empty(0, aval.dtype).real.dtype),
     _irfft_transpose,
     lambda size, x, *, length, axis, norm: irfft(x, length=length, axis=axis + 1, norm=norm),
+    sparsity=_sparsity,
     masks=None,
+    cost=_cost,
 )
 
 

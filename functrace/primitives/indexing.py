@@ -14,17 +14,22 @@ linear stand in `scatter`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.ir import Literal, Var
 from functrace.core.primitive import Primitive, is_linear
+from functrace.core.structure import moves
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import Layout, Rule, View, Work, counted, moving, viewing
+from functrace.primitives import _fast
+from functrace.primitives._structures import gathered, scattered
+from functrace.primitives import _moves
 from functrace.primitives.elementwise import equal, select, zero_of
 from functrace.primitives.families import broadcast, linear, reshape, unwrap
-from functrace.primitives.shape import full, iota, transpose, zeros
+from functrace.primitives.shape import full, iota, range_text, transpose, zeros
 
 __all__ = [
     "At",
@@ -35,6 +40,7 @@ __all__ = [
     "scatter_add",
     "scatter_aval",
     "scatter_batch",
+    "scatter_cost",
     "scatter_impl",
     "scatter_set",
     "searchsorted",
@@ -63,6 +69,11 @@ def _part_shape(shape: tuple[int, ...], at: At) -> tuple[int, ...]:
     return kept + shape[len(at) :]
 
 
+def _part_strides(x: Layout, *, at: At) -> tuple[int, ...]:
+    leading = [s * entry[2] for s, entry in zip(x.strides, at, strict=False) if type(entry) is not int]
+    return (*leading, *x.strides[len(at) :])
+
+
 def _place_impl(x: Any, *, at: At, shape: tuple[int, ...]) -> np.ndarray:
     out = np.zeros(shape, x.dtype)
     out[_numpy_key(at)] = x
@@ -73,6 +84,10 @@ def _index_accumulate(buffer: np.ndarray, bar: Any, x: Any, *, at: At) -> None:
     buffer[_numpy_key(at)] += bar
 
 
+def _index_text(at: At) -> str:
+    return ", ".join(str(entry) if type(entry) is int else range_text(*entry) for entry in at)
+
+
 index = linear(
     "index",
     lambda x, *, at: x[_numpy_key(at)],
@@ -80,6 +95,10 @@ index = linear(
     lambda bar, aval, *, at: place(bar, at=at, shape=aval.shape),
     lambda size, x, *, at: index(x, at=((0, size, 1), *at)),
     accumulate=_index_accumulate,
+    moving_elements=True,
+    cost=viewing(_part_strides),
+    formula=lambda at: f"x[{_index_text(at)}]" if at else "x",
+    lower=_moves.index,
 )
 place = linear(
     "place",
@@ -87,17 +106,22 @@ place = linear(
     lambda aval, *, at, shape: ShapedArray(shape, aval.dtype),
     lambda bar, aval, *, at, shape: index(bar, at=at),
     lambda size, x, *, at, shape: place(x, at=((0, size, 1), *at), shape=(size, *shape)),
+    moving_elements=True,
+    lower=_moves.place,
 )
 
 
 # writing: primitives linear in their first and last operands together
 
 
-def _jointly_linear(name: str, impl: Any, abstract_eval: Any, transposed: Any, batch: Any) -> Primitive:
+def _jointly_linear(
+    name: str, impl: Any, abstract_eval: Any, transposed: Any, batch: Any, **rules: Any
+) -> Primitive:
     """A primitive linear in (first, last) operand, those between being indices.
 
     Args:
         transposed: a record's transpose rule.
+        rules: further rules of the record.
     """
 
     def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
@@ -127,6 +151,7 @@ def _jointly_linear(name: str, impl: Any, abstract_eval: Any, transposed: Any, b
         batch=batch,
         family="indexing",
         masks="structural",
+        **rules,
     )
     return primitive
 
@@ -158,7 +183,16 @@ def _update_batch(size: int, values: list[Any], batched: list[bool], *, at: At) 
     return [update(x, v, at=((0, size, 1), *at))], [True]
 
 
-update = _jointly_linear("update", _update_impl, lambda x, v, *, at: x, _update_transpose, _update_batch)
+update = _jointly_linear(
+    "update",
+    _update_impl,
+    lambda x, v, *, at: x,
+    _update_transpose,
+    _update_batch,
+    sparsity=moves(_update_impl),
+    cost=moving,
+    lower=_moves.update,
+)
 
 
 # reading at index arrays
@@ -172,6 +206,9 @@ def _axes_first(axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
 def _gather_impl(x: Any, *indices: Any, axes: tuple[int, ...], unique: bool) -> Any:
     if axes == (0,):
         return x.take(indices[0], axis=0)
+    out = _fast.gather(x, indices, axes)
+    if out is not None:
+        return out
     return unwrap(x.transpose(_axes_first(axes, x.ndim))[indices])
 
 
@@ -179,6 +216,18 @@ def _gathered_shape(
     shape: tuple[int, ...], index_shape: tuple[int, ...], axes: tuple[int, ...]
 ) -> tuple[int, ...]:
     return (*index_shape, *(n for a, n in enumerate(shape) if a not in axes))
+
+
+def _cost_gather(
+    operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: tuple[int, ...], unique: bool
+) -> Work:
+    """The part read, not the whole; a row of one scalar index is a view."""
+    read = outs[0].size * outs[0].dtype.itemsize + sum(i.distinct for i in operands[1:])
+    x, indices = operands[0], operands[1:]
+    if axes != (0,) and not any(i.shape for i in indices) and outs[0].ndim:
+        rest = tuple(s for a, s in enumerate(x.strides) if a not in axes)
+        return Work(read=0, written=0, results=[View(0, rest)])
+    return Work(read=read)
 
 
 def _gather_jvp(
@@ -250,6 +299,9 @@ gather = Primitive(
     batch=_gather_batch,
     family="indexing",
     masks="structural",
+    sparsity=gathered,
+    cost=_cost_gather,
+    lower=_moves.gather,
 )
 
 
@@ -265,6 +317,8 @@ def scatter_impl(combine: np.ufunc | None) -> Callable[..., Any]:
         if combine is not None:
             _combine_at(combine, out, tuple(indices), updates, axes, unique)
             return out
+        if _fast.scatter(None, out, operands[:-1], operands[-1], axes):
+            return out
         view = out.transpose(_axes_first(axes, out.ndim))
         count = np.size(indices[0])  # one-dimensional index arrays fix the order in which NumPy writes
         updates = np.reshape(updates, (count, *view.shape[len(axes) :]))
@@ -278,6 +332,8 @@ def _combine_at(
     combine: np.ufunc, out: np.ndarray, indices: tuple[Any, ...], updates: Any, axes: tuple[int, ...], unique: bool
 ) -> None:
     """`combine.at(out, ..., updates)`, `out` being C-contiguous; on flat arrays, for which NumPy has fast loops."""
+    if _fast.scatter(combine, out, indices, updates, axes):
+        return
     view = out if axes == (0,) else out.transpose(_axes_first(axes, out.ndim))
     if unique or not np.ndim(indices[0]):
         view[indices] = combine(view[indices], updates)
@@ -301,6 +357,19 @@ def combine_at(ufunc: np.ufunc, x: np.ndarray, key: Any, values: Any) -> None:
             ufunc.at(x, key, values)
     else:
         ufunc.at(x, key, values)
+
+
+def scatter_cost(flops: tuple[int, int]) -> Rule:
+    """Of a scatter that combines by an operation of so many flops, of reals and of complex numbers."""
+
+    def cost(
+        operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: tuple[int, ...], unique: bool
+    ) -> Work:
+        updates = operands[-1]
+        held = 2 * updates.bytes if unique or not operands[1].shape else (_INDEX.itemsize * updates.size)
+        return Work(flops[outs[0].dtype.kind == "c"] * updates.size, scratch=held)
+
+    return cost
 
 
 def scatter_batch(primitive: Callable[[], Primitive]) -> Callable[..., Any]:
@@ -365,10 +434,14 @@ def scatter_aval(x: ShapedArray, *operands: ShapedArray, axes: tuple[int, ...], 
 
 
 scatter_set = _jointly_linear(
-    "scatter_set", scatter_impl(None), scatter_aval, _set_transpose, scatter_batch(lambda: scatter_set)
+    "scatter_set", scatter_impl(None), scatter_aval, _set_transpose, scatter_batch(lambda: scatter_set),
+    sparsity=scattered(replaces=scatter_impl(None)),
+    cost=moving,
 )
 scatter_add = _jointly_linear(
-    "scatter_add", scatter_impl(np.add), scatter_aval, _add_transpose, scatter_batch(lambda: scatter_add)
+    "scatter_add", scatter_impl(np.add), scatter_aval, _add_transpose, scatter_batch(lambda: scatter_add),
+    sparsity=scattered(),
+    cost=scatter_cost((1, 2)),
 )
 
 
@@ -383,6 +456,11 @@ def _searchsorted_impl(a: Any, v: Any, *, side: str) -> Any:
 
 def _searchsorted_aval(a: ShapedArray, v: ShapedArray, *, side: str) -> ShapedArray:
     return ShapedArray(v.shape, _INDEX)
+
+
+def _searchsorted_flops(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, side: str) -> int:
+    """Comparisons of a binary search."""
+    return outs[0].size * operands[0].shape[-1].bit_length()
 
 
 def _searchsorted_batch(
@@ -409,4 +487,5 @@ searchsorted = Primitive(
     batch=_searchsorted_batch,
     family="indexing",
     nondifferentiable=True,
+    cost=counted(_searchsorted_flops),
 )

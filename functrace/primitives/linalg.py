@@ -7,13 +7,17 @@ differentiation (2008). A singular matrix raises the `LinAlgError` of NumPy, als
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
+from functrace.core.work import Layout, Rule, counted
+from functrace.primitives import _fast
+from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import dot_general, matmul, permute
 from functrace.primitives.elementwise import complex_, conj, imag, mul, real, select, zero_of
 from functrace.primitives.families import add, broadcast, neg, reshape, same_dtype
@@ -21,7 +25,7 @@ from functrace.primitives.shape import pad, slice_
 
 __all__ = [
     "adjoint", "adjugate", "adjugate_derivative", "det", "expm", "expm_derivative", "inv", "keep", "matrix_function",
-    "pinv", "scipy_linalg", "slogdet", "solve", "swap", "trace_product", "triangular_solve",
+    "per_matrix", "pinv", "scipy_linalg", "slogdet", "solve", "swap", "trace_product", "triangular_solve",
 ]  # fmt: skip
 
 
@@ -69,8 +73,22 @@ def matrix_function(
         return outs, [True] * len(outs)
 
     rules.setdefault("batch", batch)
+    rules.setdefault("sparsity", None if rules.get("nondifferentiable") else matrices())
     primitive = Primitive(name, impl, abstract_eval, multiple=multiple, family="linalg", **rules)
     return primitive
+
+
+def per_matrix(formula: Callable[..., float]) -> Rule:
+    """The cost of a LAPACK routine by `formula(rows, columns)`, or `formula(rows, columns, right-hand sides)`, flops.
+
+    The leading terms of G. Golub and C. Van Loan, Matrix Computations (4th edition, 2013).
+    """
+
+    def count(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> float:
+        a, sides = operands[0], [b.shape[-1] for b in operands[1:2]]
+        return math.prod(a.shape[:-2]) * formula(*a.shape[-2:], *sides)
+
+    return counted(count, dense=True)
 
 
 def stacked(x: Any, size: int) -> Any:
@@ -108,13 +126,18 @@ def _unfold(x: Any, size: int) -> Any:
 
 
 def _solver(
-    name: str, impl: Callable[..., Any], part: Callable[..., Any], flip: Callable[[dict[str, Any]], dict[str, Any]]
+    name: str,
+    impl: Callable[..., Any],
+    part: Callable[..., Any],
+    flip: Callable[[dict[str, Any]], dict[str, Any]],
+    **rules: Any,
 ) -> Primitive:
     """x with a x = b: linear in b, differentiated in a implicitly.
 
     Args:
         part: the part of (the tangent of) a that the system sees.
         flip: the parameters of the transposed system.
+        rules: further rules of the record.
     """
 
     def abstract_eval(a: ShapedArray, b: ShapedArray, **params: Any) -> ShapedArray:
@@ -138,11 +161,22 @@ def _solver(
         a, b = a if batched[0] else stacked(a, size), b if batched[1] else stacked(b, size)
         return [primitive.bind(a, b, **params)], [True]
 
-    primitive = Primitive(name, impl, abstract_eval, jvp=jvp, transpose=transpose, batch=batch, family="linalg")
+    primitive = Primitive(
+        name, impl, abstract_eval, jvp=jvp, transpose=transpose, batch=batch, family="linalg", **rules
+    )
     return primitive
 
 
-solve = _solver("solve", np.linalg.solve, lambda a: a, lambda params: params)
+def _solve_impl(a: Any, b: Any) -> Any:
+    out = _fast.solve(a, b)
+    return np.linalg.solve(a, b) if out is None else out
+
+
+solve = _solver(
+    "solve", _solve_impl, lambda a: a, lambda params: params,
+    sparsity=matrices(linear=(1,), columns=(1,)),
+    cost=per_matrix(lambda n, _, k: 2 * n**3 / 3 + 2 * n * n * k),
+)
 
 
 @functools.cache
@@ -165,6 +199,9 @@ def _triangle(n: int, lower: bool, unit: bool) -> np.ndarray:
 
 def _triangular_impl(a: Any, b: Any, *, lower: bool, unit: bool) -> Any:
     if a.ndim > 2:
+        out = _fast.triangular(a, b, lower, unit)
+        if out is not None:
+            return out
         seen = np.where(_triangle(a.shape[-1], lower, unit), a, zero_of(a))
         return np.linalg.solve(seen + np.eye(a.shape[-1], dtype=a.dtype) if unit else seen, b)
     if not b.size:
@@ -183,6 +220,8 @@ triangular_solve = _solver(
     _triangular_impl,
     lambda a, *, lower, unit: keep(a, _triangle(a.shape[-1], lower, unit)),
     lambda params: {"lower": not params["lower"], "unit": params["unit"]},
+    sparsity=matrices(linear=(1,), columns=(1,), reads=lambda shape, *, lower, unit: _triangle(shape[0], lower, unit)),
+    cost=per_matrix(lambda n, _, k: n * n * k),
 )
 
 
@@ -207,12 +246,13 @@ def _pinv_jvp(primals: list[Any], tangents: list[Any], *, rtol: float | None) ->
     return [out], [add(add(neg(matmul(matmul(out, a_dot), out)), range_part), null_part)]
 
 
-inv = matrix_function("inv", np.linalg.inv, _same, jvp=_inv_jvp)
+inv = matrix_function("inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3))
 pinv = matrix_function(
     "pinv",
     lambda a, *, rtol: np.linalg.pinv(a, rtol=rtol),
     lambda a, *, rtol: ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype),
     jvp=_pinv_jvp,
+    cost=per_matrix(lambda m, n: 4 * m * m * n + 8 * m * n * n + 9 * n**3),
 )
 
 
@@ -294,12 +334,15 @@ def _adjugate_derivative_jvp(primals: list[Any], tangents: list[Any]) -> tuple[l
     return [out], [total]
 
 
-det = matrix_function("det", np.linalg.det, _scalar_per_matrix, jvp=_det_jvp)
+det = matrix_function(
+    "det", np.linalg.det, _scalar_per_matrix, jvp=_det_jvp, cost=per_matrix(lambda n, _: 2 * n**3 / 3)
+)
 adjugate = matrix_function(
     "adjugate",
     lambda a: _by_condition(a, a, lambda determinant, inverse, _: determinant * inverse, _adjugate_by_svd),
     _same,
     jvp=lambda primals, tangents: ([adjugate(primals[0])], [adjugate_derivative(primals[0], tangents[0])]),
+    cost=per_matrix(lambda n, _: 8 * n**3 / 3),
 )
 #: The derivative of the adjugate of its first operand along the second; the transpose is by symmetry of det''.
 adjugate_derivative = matrix_function(
@@ -308,6 +351,8 @@ adjugate_derivative = matrix_function(
     lambda a, t: t,
     jvp=_adjugate_derivative_jvp,
     transpose=lambda bars, a, t: [None, swap(adjugate_derivative(a, swap(bars[0])))],
+    sparsity=matrices(linear=(1,)),
+    cost=per_matrix(lambda n, *_: 20 * n**3 / 3),
 )
 
 
@@ -325,7 +370,9 @@ def _slogdet_aval(a: ShapedArray) -> list[ShapedArray]:
 
 
 slogdet = matrix_function(
-    "slogdet", lambda a: list(np.linalg.slogdet(a)), _slogdet_aval, multiple=True, jvp=_slogdet_jvp
+    "slogdet", lambda a: list(np.linalg.slogdet(a)), _slogdet_aval, multiple=True, jvp=_slogdet_jvp,
+    sparsity=matrices(none=lambda outs: () if outs[0].dtype.kind == "c" else (0,)),
+    cost=per_matrix(lambda n, _: 2 * n**3 / 3),
 )
 
 
@@ -376,6 +423,7 @@ expm = matrix_function(
     _expm_impl,
     _same,
     jvp=lambda primals, tangents: ([expm(primals[0])], [expm_derivative(primals[0], tangents[0])]),
+    cost=per_matrix(lambda n, _: 30 * n**3),
 )
 #: The derivative of expm at its first operand along the second, a corner of the exponential of a block matrix:
 #: N. Higham, Functions of Matrices (2008), section 10.6.
@@ -385,4 +433,6 @@ expm_derivative = matrix_function(
     lambda a, t: t,
     jvp=_expm_derivative_jvp,
     transpose=lambda bars, a, t: [None, expm_derivative(swap(a), bars[0])],
+    sparsity=matrices(linear=(1,)),
+    cost=per_matrix(lambda n, *_: 240 * n**3),
 )

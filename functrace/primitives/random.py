@@ -15,6 +15,7 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
+from functrace.core.work import counted
 from functrace.errors import DTypeError, ShapeError
 from functrace.primitives.families import broadcast, unwrap
 from functrace.util import user_line
@@ -149,4 +150,5 @@ random_bits = Primitive(
     batch=_random_bits_batch,
     family="random",
     nondifferentiable=True,
+    cost=counted(lambda operands, outs, **params: 100 * outs[0].size),
 )

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray
+from functrace.core.work import Layout, Rule, Work, counted
 from functrace.errors import MissingRuleError
+from functrace.primitives import _fast, kinks
+from functrace.primitives._structures import cumulative, reduction
+from functrace.primitives import _moves
 from functrace.primitives.elementwise import (
+    FUNCTION,
     convert,
     div,
     equal,
@@ -28,7 +33,17 @@ from functrace.primitives.elementwise import (
     sub,
     zero_of,
 )
-from functrace.primitives.families import add, broadcast, linear, mul, reduce_sum, reduced_aval, reshape, unwrap
+from functrace.primitives.families import (
+    add,
+    broadcast,
+    linear,
+    mul,
+    reduce_sum,
+    reduced_aval,
+    reduction_cost,
+    reshape,
+    unwrap,
+)
 from functrace.primitives.shape import concatenate, full, slice_, transpose
 
 __all__ = [
@@ -64,6 +79,8 @@ def _reduction(name: str, impl: Callable[..., Any], **rules: Any) -> Primitive:
     def abstract_eval(aval: ShapedArray, *, axes: tuple[int, ...], **params: Any) -> ShapedArray:
         return reduced_aval(aval, axes=axes)
 
+    rules.setdefault("cost", reduction_cost)
+    rules.setdefault("sparsity", reduction())
     primitive = Primitive(name, impl, abstract_eval, batch=batch, family="reduction", **rules)
     return primitive
 
@@ -117,7 +134,12 @@ def _prod_jvp(primals: list[Any], tangents: list[Any], *, axes: tuple[int, ...])
 
 
 reduce_prod = _reduction(
-    "reduce_prod", lambda x, *, axes: np.multiply.reduce(x, axis=axes, dtype=x.dtype), jvp=_prod_jvp
+    "reduce_prod",
+    lambda x, *, axes: np.multiply.reduce(x, axis=axes, dtype=x.dtype),
+    jvp=_prod_jvp,
+    formula="prod(x)",
+    sparsity=reduction(curved=True, distinct=True),
+    lower=_moves.reduction("mul"),
 )
 
 
@@ -145,6 +167,14 @@ def _extremum_jvp(primitive: Callable[[], Primitive], attains: Callable[..., Any
     return jvp
 
 
+def _extremum_impl(ufunc: np.ufunc) -> Callable[..., Any]:
+    def impl(x: Any, *, axes: tuple[int, ...]) -> Any:
+        out = _fast.reduce(ufunc, x, axes)
+        return ufunc.reduce(x, axis=axes) if out is None else out
+
+    return impl
+
+
 def _nan_aware(ufunc: np.ufunc) -> Callable[..., Any]:
     """Evaluation of an extremum that ignores NaNs, with NumPy's warning where there is nothing else."""
 
@@ -159,16 +189,26 @@ def _nan_aware(ufunc: np.ufunc) -> Callable[..., Any]:
 
 reduce_max = _reduction(
     "reduce_max",
-    lambda x, *, axes: np.maximum.reduce(x, axis=axes),
+    _extremum_impl(np.maximum),
     jvp=_extremum_jvp(lambda: reduce_max, _attains_or_nan),
+    kink=kinks.extremum(1),
+    formula="max(x)",
+    lower=_moves.reduction("max"),
 )
 reduce_min = _reduction(
     "reduce_min",
-    lambda x, *, axes: np.minimum.reduce(x, axis=axes),
+    _extremum_impl(np.minimum),
     jvp=_extremum_jvp(lambda: reduce_min, _attains_or_nan),
+    kink=kinks.extremum(-1),
+    formula="min(x)",
+    lower=_moves.reduction("min"),
 )
-reduce_fmax = _reduction("reduce_fmax", _nan_aware(np.fmax), jvp=_extremum_jvp(lambda: reduce_fmax, _attains))
-reduce_fmin = _reduction("reduce_fmin", _nan_aware(np.fmin), jvp=_extremum_jvp(lambda: reduce_fmin, _attains))
+reduce_fmax = _reduction(
+    "reduce_fmax", _nan_aware(np.fmax), jvp=_extremum_jvp(lambda: reduce_fmax, _attains), kink=kinks.extremum(1), lower=_moves.reduction("fmax")
+)
+reduce_fmin = _reduction(
+    "reduce_fmin", _nan_aware(np.fmin), jvp=_extremum_jvp(lambda: reduce_fmin, _attains), kink=kinks.extremum(-1), lower=_moves.reduction("fmin")
+)
 
 
 # truth values and positions
@@ -188,13 +228,17 @@ def _position_aval(aval: ShapedArray, *, axis: int) -> ShapedArray:
     return ShapedArray(aval.shape[:axis] + aval.shape[axis + 1 :], _INDEX)
 
 
-reduce_and = _reduction("reduce_and", lambda x, *, axes: np.logical_and.reduce(x, axis=axes), nondifferentiable=True)
-reduce_or = _reduction("reduce_or", lambda x, *, axes: np.logical_or.reduce(x, axis=axes), nondifferentiable=True)
+reduce_and = _reduction("reduce_and", lambda x, *, axes: np.logical_and.reduce(x, axis=axes), nondifferentiable=True, lower=_moves.reduction("and"))
+reduce_or = _reduction("reduce_or", lambda x, *, axes: np.logical_or.reduce(x, axis=axes), nondifferentiable=True, lower=_moves.reduction("or"))
 argmax = _along_axis(
-    "argmax", lambda x, *, axis: x.argmax(axis), _position_aval, family="reduction", nondifferentiable=True
+    "argmax", lambda x, *, axis: x.argmax(axis), _position_aval, family="reduction", nondifferentiable=True,
+    cost=reduction_cost,
+    kink=kinks.position(1),
 )
 argmin = _along_axis(
-    "argmin", lambda x, *, axis: x.argmin(axis), _position_aval, family="reduction", nondifferentiable=True
+    "argmin", lambda x, *, axis: x.argmin(axis), _position_aval, family="reduction", nondifferentiable=True,
+    cost=reduction_cost,
+    kink=kinks.position(-1),
 )
 
 
@@ -212,6 +256,9 @@ def _finite_peak(x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
 
 
 def _logsumexp_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
+    out = _fast.logsumexp(x, axes)
+    if out is not None:
+        return unwrap(out)
     peak, shift = _finite_peak(x, axes)
     total = np.add.reduce(np.exp(x - shift), axis=axes)
     if peak is not shift:
@@ -220,6 +267,9 @@ def _logsumexp_impl(x: Any, *, axes: tuple[int, ...]) -> Any:
 
 
 def _softmax_impl(x: Any, *, axes: tuple[int, ...], undefined: bool) -> Any:
+    out = _fast.softmax(x, axes, undefined)
+    if out is not None:
+        return out
     peak, shift = _finite_peak(x, axes)
     weights = np.exp(x - shift)
     if peak is not shift:
@@ -245,7 +295,22 @@ def _softmax_jvp(
     return [out], [sub(weighted, mul(out, mean))]
 
 
-logsumexp = _reduction("logsumexp", _logsumexp_impl, jvp=_logsumexp_jvp)
+def _cost_logsumexp(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
+    """Maximum, difference, exponential and sum of the elements; logarithm and sum of each result."""
+    x, sums = operands[0], outs[0].size
+    return Work((3 + FUNCTION) * x.size - 2 * sums + (1 + FUNCTION) * sums, scratch=2 * x.bytes)
+
+
+def _cost_softmax(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: Any, undefined: bool) -> Work:
+    """As logsumexp, with a quotient for each element."""
+    x = operands[0]
+    sums = math.prod(n for i, n in enumerate(x.shape) if i not in axes)
+    return Work((4 + FUNCTION) * x.size - 2 * sums, scratch=x.bytes)
+
+
+logsumexp = _reduction(
+    "logsumexp", _logsumexp_impl, jvp=_logsumexp_jvp, sparsity=reduction(curved=True), cost=_cost_logsumexp
+)
 
 #: The share of each element in the sum of exponentials. Where there are infinite elements these share equally, an
 #: element -inf has share 0. A sum without elements but -inf has shares 0, or NaN when `undefined`.
@@ -259,16 +324,31 @@ softmax = Primitive(
         [True],
     ),
     family="reduction",
+    sparsity=reduction(curved=True, keeps=True),
+    cost=_cost_softmax,
 )
 
 
 # cumulative operations
 
 
+def _cumulative_cost(flops: int) -> Rule:
+    """So many operations for every element after the first along the axis."""
+
+    def count(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axis: int, reverse: bool) -> int:
+        x = operands[-1]
+        return flops * (x.size - x.size // x.shape[axis]) if x.size else 0
+
+    return counted(count)
+
+
 def _accumulation(ufunc: np.ufunc) -> Callable[..., Any]:
     """Evaluation of a cumulative operation by `ufunc.accumulate`."""
 
     def impl(x: Any, *, axis: int, reverse: bool) -> Any:
+        out = _fast.accumulate(ufunc, x, axis, reverse)
+        if out is not None:
+            return out
         if not reverse:
             return ufunc.accumulate(x, axis=axis, dtype=x.dtype)
         backwards = (slice(None),) * axis + (slice(None, None, -1),)
@@ -279,6 +359,9 @@ def _accumulation(ufunc: np.ufunc) -> Callable[..., Any]:
 
 def _recurrence_impl(a: Any, b: Any, *, axis: int, reverse: bool) -> Any:
     """An exact zero in `a` cuts: what is before it does not count, be it infinite."""
+    out = _fast.recurrence(a, b, axis, reverse)
+    if out is not None:
+        return out
     out = b.copy()
     if not out.size:
         return out
@@ -336,6 +419,8 @@ linear_recurrence = Primitive(
     transpose=_recurrence_transpose,
     batch=_recurrence_batch,
     family="cumulative",
+    sparsity=cumulative(recurrence=True),
+    cost=_cumulative_cost(2),
 )
 cumsum = linear(
     "cumsum",
@@ -343,11 +428,21 @@ cumsum = linear(
     lambda aval, *, axis, reverse: aval,
     lambda bar, aval, *, axis, reverse: cumsum(bar, axis=axis, reverse=not reverse),
     lambda size, x, *, axis, reverse: cumsum(x, axis=axis + 1, reverse=reverse),
+    sparsity=cumulative(),
+    cost=_cumulative_cost(1),
 )
 
 
-def _cumulative(name: str, ufunc: np.ufunc, jvp: Callable[..., Any]) -> Primitive:
-    return _along_axis(name, _accumulation(ufunc), lambda aval, *, axis, reverse: aval, jvp=jvp, family="cumulative")
+def _cumulative(name: str, ufunc: np.ufunc, jvp: Callable[..., Any], **rules: Any) -> Primitive:
+    return _along_axis(
+        name,
+        _accumulation(ufunc),
+        lambda aval, *, axis, reverse: aval,
+        jvp=jvp,
+        family="cumulative",
+        cost=_cumulative_cost(FUNCTION if ufunc is np.logaddexp else 1),
+        **{"sparsity": cumulative(), **rules},
+    )
 
 
 def _cumprod_jvp(primals: list[Any], tangents: list[Any], *, axis: int, reverse: bool) -> tuple[list[Any], list[Any]]:
@@ -390,7 +485,11 @@ def _cumlogsumexp_jvp(
     return [out], [linear_recurrence(before, mul(_share(x, out), tangents[0]), axis=axis, reverse=reverse)]
 
 
-cumprod = _cumulative("cumprod", np.multiply, _cumprod_jvp)
+cumprod = _cumulative("cumprod", np.multiply, _cumprod_jvp, sparsity=cumulative(curved=True, distinct=True))
 cummax = _cumulative("cummax", np.maximum, _cumulative_extremum_jvp(lambda: cummax))
 cummin = _cumulative("cummin", np.minimum, _cumulative_extremum_jvp(lambda: cummin))
-cumlogsumexp = _cumulative("cumlogsumexp", np.logaddexp, _cumlogsumexp_jvp)
+cummax.define(kink=kinks.cumulative_extremum(1))
+cummin.define(kink=kinks.cumulative_extremum(-1))
+cumlogsumexp = _cumulative(
+    "cumlogsumexp", np.logaddexp, _cumlogsumexp_jvp, sparsity=cumulative(curved=True)
+)

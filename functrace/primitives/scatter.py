@@ -13,9 +13,19 @@ import numpy as np
 
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import counted
+from functrace.primitives._structures import scattered
 from functrace.primitives.elementwise import convert, div, equal, isnan, logical_and, logical_or, select, zero_of
 from functrace.primitives.families import mul, reshape
-from functrace.primitives.indexing import gather, scatter_add, scatter_aval, scatter_batch, scatter_impl, with_batch
+from functrace.primitives.indexing import (
+    gather,
+    scatter_add,
+    scatter_aval,
+    scatter_batch,
+    scatter_cost,
+    scatter_impl,
+    with_batch,
+)
 from functrace.primitives.shape import concatenate, full, zeros
 
 __all__ = ["neighbours", "scatter_max", "scatter_min", "scatter_multiply"]
@@ -65,6 +75,7 @@ neighbours = Primitive(
     batch=_neighbours_batch,
     family="indexing",
     nondifferentiable=True,
+    cost=counted(lambda operands, outs, **params: outs[0].size * outs[0].size.bit_length()),
 )
 
 
@@ -125,6 +136,8 @@ scatter_multiply = Primitive(
     transpose=_multiply_transpose,
     batch=scatter_batch(lambda: scatter_multiply),
     family="indexing",
+    sparsity=scattered(products=True),
+    cost=scatter_cost((1, 6)),
 )
 
 
@@ -164,6 +177,8 @@ def _extremum(name: str, ufunc: np.ufunc, itself: Callable[[], Primitive]) -> Pr
         jvp=_extremum_jvp(itself),
         batch=scatter_batch(itself),
         family="indexing",
+        sparsity=scattered(),
+        cost=scatter_cost((1, 1)),
     )
 
 

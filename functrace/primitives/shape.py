@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from functrace.core.ir import Literal, Var
 from functrace.core.primitive import Primitive, is_linear
+from functrace.core.structure import Moves, Structure, moves
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import moving, viewing
+from functrace.primitives import _moves
 from functrace.primitives.families import broadcast, linear, reshape
 
 __all__ = [
@@ -32,6 +36,9 @@ full = Primitive(
     lambda *, shape, value, dtype: ShapedArray(shape, dtype),
     family="creation",
     nondifferentiable=True,
+    cost=moving,
+    formula=lambda shape, value, dtype: str(value),
+    lower=_moves.full,
 )
 iota = Primitive(
     "iota",
@@ -39,6 +46,8 @@ iota = Primitive(
     lambda *, length, dtype: ShapedArray((length,), dtype),
     family="creation",
     nondifferentiable=True,
+    cost=moving,
+    lower=_moves.iota,
 )
 
 
@@ -61,6 +70,9 @@ transpose = linear(
     lambda aval, *, permutation: ShapedArray(tuple(aval.shape[a] for a in permutation), aval.dtype),
     lambda bar, aval, *, permutation: transpose(bar, permutation=inverse_permutation(permutation)),
     lambda size, x, *, permutation: transpose(x, permutation=(0, *(a + 1 for a in permutation))),
+    moving_elements=True,
+    cost=viewing(lambda x, *, permutation: x.transposed(permutation).strides),
+    lower=_moves.transpose,
 )
 reverse = linear(
     "reverse",
@@ -68,6 +80,9 @@ reverse = linear(
     lambda aval, *, axes: aval,
     lambda bar, aval, *, axes: reverse(bar, axes=axes),
     lambda size, x, *, axes: reverse(x, axes=tuple(a + 1 for a in axes)),
+    moving_elements=True,
+    cost=viewing(lambda x, *, axes: tuple(-s if a in axes else s for a, s in enumerate(x.strides))),
+    lower=_moves.reverse,
 )
 
 
@@ -87,6 +102,11 @@ def _slice_accumulate(buffer: np.ndarray, bar: Any, x: Any, *, starts: Any, stop
     buffer[tuple(map(slice, starts, stops, steps))] += bar
 
 
+def range_text(start: int, stop: int, step: int) -> str:
+    """A static range as it is written in an index."""
+    return f"{start}:{stop}" if step == 1 else f"{start}:{stop}:{step}"
+
+
 slice_ = linear(
     "slice",
     lambda x, *, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
@@ -96,6 +116,10 @@ slice_ = linear(
         x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)
     ),
     accumulate=_slice_accumulate,
+    moving_elements=True,
+    cost=viewing(lambda x, *, starts, stops, steps: tuple(map(operator.mul, x.strides, steps))),
+    formula=lambda starts, stops, steps: f"x[{', '.join(map(range_text, starts, stops, steps))}]" if starts else "x",
+    lower=_moves.slice_,
 )
 
 
@@ -126,6 +150,8 @@ pad = linear(
     lambda aval, *, low, high, interior: ShapedArray(_padded_shape(aval.shape, low, high, interior), aval.dtype),
     _pad_transpose,
     lambda size, x, *, low, high, interior: pad(x, low=(0, *low), high=(0, *high), interior=(0, *interior)),
+    moving_elements=True,
+    lower=_moves.pad,
 )
 
 
@@ -179,8 +205,11 @@ concatenate = Primitive(
     linearize=_concatenate_linearize,
     transpose=_concatenate_transpose,
     batch=_concatenate_batch,
+    sparsity=moves(lambda *xs, axis: np.concatenate(xs, axis)),
     family="linear",
     masks="structural",
+    cost=moving,
+    lower=_moves.concatenate,
 )
 
 
@@ -237,8 +266,11 @@ stack = Primitive(
     linearize=_stack_linearize,
     transpose=_stack_transpose,
     batch=_stack_batch,
+    sparsity=moves(_stack_impl),
     family="linear",
     masks="structural",
+    cost=moving,
+    lower=_moves.stack,
 )
 
 
@@ -260,6 +292,10 @@ def _unstack_transpose(bars: list[Any], x: Any, *, axis: int) -> list[Any]:
     return [stack(*[zeros(a) if b is None else b for a, b in zip(avals, bars, strict=True)], axis=axis)]
 
 
+def _unstack_sparsity(operands: list[Any], outs: list[ShapedArray], *, axis: int) -> list[Structure]:
+    return [Moves(lambda x, k=k: x.take(k, axis)) for k in range(len(outs))]
+
+
 unstack = Primitive(
     "unstack",
     _unstack_impl,
@@ -270,6 +306,8 @@ unstack = Primitive(
         unstack(values[0], axis=axis + 1),
         [True] * values[0].shape[axis + 1],
     ),
+    sparsity=_unstack_sparsity,
     family="linear",
     multiple=True,
+    cost=viewing(lambda x, *, axis: x.strides[:axis] + x.strides[axis + 1 :]),
 )

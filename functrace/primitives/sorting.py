@@ -5,12 +5,16 @@ Where elements are equal it follows the stable order: one of the derivatives tha
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
+from functrace.core.work import Layout, counted
+from functrace.primitives import kinks
+from functrace.primitives._structures import axis_lines
 from functrace.primitives.families import broadcast
 from functrace.primitives.indexing import gather
 from functrace.primitives.shape import iota
@@ -35,6 +39,12 @@ def take_along(x: Any, indices: Any, axis: int, unique: bool = False) -> Any:
     return gather(x, *grid, axes=tuple(range(len(shape))), unique=unique)
 
 
+def _comparisons(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axis: int, **params: Any) -> int:
+    """n log2 n, n elements to a line; to part them, n."""
+    x = operands[0]
+    return x.size * (1 if "kth" in params else x.shape[axis].bit_length())
+
+
 def _sort_jvp(primals: list[Any], tangents: list[Any], *, axis: int) -> tuple[list[Any], list[Any]]:
     order = argsort(primals[0], axis=axis, kind="stable")
     return [take_along(primals[0], order, axis, True)], [take_along(tangents[0], order, axis, True)]
@@ -47,6 +57,9 @@ sort = Primitive(
     jvp=_sort_jvp,
     batch=lambda size, values, batched, *, axis: ([sort(values[0], axis=axis + 1)], [True]),
     family="sorting",
+    sparsity=axis_lines,
+    cost=counted(_comparisons),
+    kink=kinks.sorted_ties(),
 )
 argsort = Primitive(
     "argsort",
@@ -55,6 +68,8 @@ argsort = Primitive(
     batch=lambda size, values, batched, *, axis, kind: ([argsort(values[0], axis=axis + 1, kind=kind)], [True]),
     family="sorting",
     nondifferentiable=True,
+    cost=counted(_comparisons),
+    kink=kinks.order(),
 )
 argpartition = Primitive(
     "argpartition",
@@ -63,4 +78,5 @@ argpartition = Primitive(
     batch=lambda size, values, batched, *, kth, axis: ([argpartition(values[0], kth=kth, axis=axis + 1)], [True]),
     family="sorting",
     nondifferentiable=True,
+    cost=counted(_comparisons),
 )

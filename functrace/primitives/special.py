@@ -15,7 +15,9 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.errors import MissingRuleError
+from functrace.primitives import _codes
 from functrace.primitives.elementwise import (
+    FUNCTION,
     abs_,
     cos,
     equal,
@@ -63,6 +65,7 @@ def special(
         primitive.impl = getattr(scipy_special(), scipy_name or name)
         return primitive.impl(*values)
 
+    rules.setdefault("flops", 3 * FUNCTION)
     primitive = elementwise(name, impl, derivative, **rules)
     return primitive
 
@@ -108,8 +111,8 @@ def _erfcx_derivative(x: Any, out: Any) -> Any:
     return select(large, -_TWO_OVER_SQRT_PI * horner(0.5 / safe / safe, _ERFCX_TAIL), direct)
 
 
-erf = special("erf", lambda x, out: _TWO_OVER_SQRT_PI * exp(-x * x))
-erfc = special("erfc", lambda x, out: -_TWO_OVER_SQRT_PI * exp(-x * x))
+erf = special("erf", lambda x, out: _TWO_OVER_SQRT_PI * exp(-x * x), lower=_codes.erf)
+erfc = special("erfc", lambda x, out: -_TWO_OVER_SQRT_PI * exp(-x * x), lower=_codes.erfc)
 erfcx = special("erfcx", _erfcx_derivative)
 erfinv = special("erfinv", lambda x, out: exp(out * out) / _TWO_OVER_SQRT_PI)
 erfcinv = special("erfcinv", lambda x, out: -exp(out * out) / _TWO_OVER_SQRT_PI)
@@ -131,11 +134,11 @@ def _inverse_mills_derivative(x: Any, out: Any) -> Any:
 
 
 #: The derivative of log_ndtr, density over distribution function.
-inverse_mills = elementwise("inverse_mills", _inverse_mills_impl, _inverse_mills_derivative)
+inverse_mills = elementwise("inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION)
 
 # the logistic function
 
-expit = special("expit", lambda x, out: out * expit(-x))
+expit = special("expit", lambda x, out: out * expit(-x), lower=_codes.expit)
 log_expit = special("log_expit", lambda x, out: expit(-x))
 logit = special("logit", lambda x, out: 1 / (x * (1 - x)))
 
@@ -173,7 +176,8 @@ gammasgn = special("gammasgn")
 gamma = special("gamma", lambda x, out: out * digamma(x))
 digamma = special("digamma", lambda x, out: _trigamma(x))
 polygamma = elementwise(
-    "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x))
+    "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x)),
+    flops=3 * FUNCTION,
 )
 riemann_zeta = special("riemann_zeta", refused("zeta", "x"), scipy_name="zeta")
 zeta = special("zeta", (refused("zeta", "x"), lambda x, q, out: -x * zeta(x + 1, q)))
@@ -223,8 +227,12 @@ def _ratio(x: Any, y: Any, zero: Any) -> Any:
     return x / select(empty, zero + 1, y)
 
 
-xlogy = special("xlogy", (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))))
-xlog1py = special("xlog1py", (lambda x, y, out: log1p(y), lambda x, y, out: _ratio(x, 1 + y, zero_of(out))))
+xlogy = special("xlogy", (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))), curvature=((0, 1), (1, 1)))
+xlog1py = special(
+    "xlog1py",
+    (lambda x, y, out: log1p(y), lambda x, y, out: _ratio(x, 1 + y, zero_of(out))),
+    curvature=((0, 1), (1, 1)),
+)
 entr = special("entr", lambda x, out: -log(x) - 1)
 rel_entr = special(
     "rel_entr",
@@ -294,6 +302,7 @@ expn = elementwise(
     lambda n, x: unwrap(np.asarray(scipy_special().expn(n, x), x.dtype)),
     (None, _expn_by_x),
     result=lambda name, n, x: x,
+    flops=3 * FUNCTION,
 )
 
 
@@ -301,8 +310,8 @@ def _sici(part: int) -> Callable[[Any], Any]:
     return lambda x: scipy_special().sici(x)[part]
 
 
-si = elementwise("si", _sici(0), lambda x, out: sinc(x / math.pi))
-ci = elementwise("ci", _sici(1), lambda x, out: cos(x) / x)
+si = elementwise("si", _sici(0), lambda x, out: sinc(x / math.pi), flops=3 * FUNCTION)
+ci = elementwise("ci", _sici(1), lambda x, out: cos(x) / x, flops=3 * FUNCTION)
 
 
 def _spence_derivative(x: Any, out: Any) -> Any:

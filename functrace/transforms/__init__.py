@@ -1,5 +1,6 @@
 """The public transformations: short compositions of the interpreters, on pytrees."""
 
+from functrace.transforms import checkpoint_policies
 from functrace.transforms.batching import vmap
 from functrace.transforms.custom import CustomVJPPrimal, SymbolicZero, checkpoint, custom_jvp, custom_vjp
 from functrace.transforms.derivatives import (
@@ -23,6 +24,7 @@ __all__ = [
     "ShapeDtypeStruct",
     "SymbolicZero",
     "checkpoint",
+    "checkpoint_policies",
     "custom_jvp",
     "custom_vjp",
     "eval_jaxpr",

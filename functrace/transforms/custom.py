@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
-from functrace.control._calls import InContext, bind_call
+from functrace.control._calls import InContext, bind_call, stage_function
 from functrace.control.calls import checkpoint_call, custom_jvp_call, custom_vjp_call
+from functrace.control.saved_call import Policy, saved_call
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact
 from functrace.errors import ArgumentError, CustomRuleError, InputError, TreeError
@@ -453,11 +454,13 @@ class _FlatVJP:
         return _check_pairs("cotangent", "argument", full, self.call.in_tree, self.call.avals)
 
 
-def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
+def checkpoint(fun: Callable[..., Any], policy: Policy | None = None) -> Callable[..., Any]:
     """The function, of which reverse mode keeps only the arguments: it is evaluated again when its pullback runs.
 
     Args:
         fun: function of arrays or pytrees of arrays.
+        policy: which results are stored besides the arguments, such as `checkpoint_policies.dots_saveable`; the
+            function is then recorded as a program at every call. None stores the arguments only.
 
     Returns:
         A function with the same values and derivatives, that needs less memory and more time in reverse mode. It must
@@ -476,6 +479,9 @@ def checkpoint(fun: Callable[..., Any]) -> Callable[..., Any]:
         if current_trace() is EVAL:
             return fun(*args, **kwargs)
         call = _Call(lambda args, kwargs: fun(*args, **kwargs), (), (args, kwargs))
+        if policy is not None:
+            values, staged = stage_function(tuple(call.leaves), {"function": call.function})
+            return call.result(saved_call.bind(*values, jaxpr=staged["function"].jaxpr, policy=policy))
         params = {"function": InContext(call.function), "constants": 0}
         return call.result(bind_call(checkpoint_call, call.leaves, params))
 

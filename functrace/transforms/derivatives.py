@@ -32,6 +32,7 @@ from functrace.transforms._flatten import (
     export,
     instantiate,
 )
+from functrace.transforms.memory import parse_bytes, within_memory
 from functrace.util import Source, user_line, user_source
 
 __all__ = [
@@ -286,6 +287,7 @@ def value_and_grad(
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    memory: int | float | str | None = None,
 ) -> Callable[..., Any]:
     """A function that gives both the value and the gradient of a scalar function (reverse mode).
 
@@ -295,6 +297,7 @@ def value_and_grad(
         has_aux: whether `fun` returns a pair (output, auxiliary output).
         holomorphic: whether `fun` is holomorphic; then inputs and output must be complex.
         allow_int: whether integer inputs are allowed; their gradient is zero of dtype float0.
+        memory: see `grad`.
 
     Returns:
         A function of the same arguments that gives `(value, gradient)`, or `((value, aux), gradient)` if `has_aux`.
@@ -310,6 +313,17 @@ def value_and_grad(
         (np.float64(5.0), array([2., 4.]))
     """
     check_callable(fun, "grad")
+    if memory is not None:
+        parse_bytes(memory)
+
+        @functools.wraps(fun)
+        def frugal_fun(*args: Any, **kwargs: Any) -> Any:
+            def derivative(f: Callable[..., Any]) -> Callable[..., Any]:
+                return value_and_grad(f, argnums, has_aux, holomorphic, allow_int)
+
+            return within_memory(fun, derivative, memory, args, kwargs)
+
+        return frugal_fun
 
     @functools.wraps(fun)
     def value_and_grad_fun(*args: Any, **kwargs: Any) -> Any:
@@ -335,6 +349,7 @@ def grad(
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    memory: int | float | str | None = None,
 ) -> Callable[..., Any]:
     """The gradient of a scalar function (reverse mode).
 
@@ -344,6 +359,9 @@ def grad(
         has_aux: whether `fun` returns a pair (output, auxiliary output).
         holomorphic: whether `fun` is holomorphic; then inputs and output must be complex.
         allow_int: whether integer inputs are allowed; their gradient is zero of dtype float0.
+        memory: the bytes that the gradient may hold at once, as a number or text ("200MB"). Loops (`lax.scan`) are
+            then reversed by Revolve's schedule and other operations run again in pieces, so far as is needed by
+            prediction (see `functrace.inspect.cost`); the function is recorded at every call.
 
     Returns:
         A function of the same arguments that gives the gradient, shaped like the arguments, or `(gradient, aux)`. For
@@ -359,7 +377,7 @@ def grad(
         >>> functrace.grad(lambda x, y: np.log(x) + x * y - np.sin(y), argnums=(0, 1))(2.0, 5.0)
         (np.float64(5.5), np.float64(1.7163378145367738))
     """
-    value_and_grad_fun = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
+    value_and_grad_fun = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int, memory)
 
     @functools.wraps(fun)
     def grad_fun(*args: Any, **kwargs: Any) -> Any:

@@ -1,39 +1,51 @@
-"""jit: a function traced once per type of its arguments, then run as a program without tracing.
+"""jit: a function traced once per type of its arguments, then run as machine code without tracing.
 
-The program is simplified (equal operations once, dead code gone, constants folded) and runs as one flat Python function
-of NumPy calls. Transformations of a jitted function are programs too, derived once per type.
+The program is simplified (equal operations once, dead code gone, constants folded), compiled as one, and called through
+a native dispatcher. Transformations of a jitted function are programs too, derived and compiled once per type.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
-import os
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from functrace import tree
-from functrace.control.call import jit_call, run_jaxpr, simplified
-from functrace.core.evaluate import python_function
-from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, hoist_constants
+from functrace.backend import llvm
+from functrace.backend.dispatcher import Argument, Dispatcher, Signature, make_dispatcher
+from functrace.backend.executable import Executable, compilation_disabled
+from functrace.backend.explain import schedule_text
+from functrace.backend.flattener import flattening, missed
+from functrace.control.call import executable, jit_call, run_jaxpr, simplified
+from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, has_effects, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
+from functrace.errors import ArgumentError, RecompilationWarning
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, check_callable, check_hashable, export
 from functrace.transforms._flatten import call as call_user
+from functrace.util import user_line
 
 __all__ = ["CacheInfo", "Jitted", "Lowered", "jit"]
 
 _WEAK = (float, int, complex)
+_STORM = 50  # programs of one function, from which on something is probably wrong
+DIALECTS = ("jaxpr", "simplified", "schedule", "llvm", "assembly")
 
 
 class CacheInfo(NamedTuple):
-    """What a jitted function has traced so far."""
+    """What a jitted function has traced so far.
 
-    hits: int
+    Args:
+        misses: calls that traced.
+        size: programs that are kept.
+    """
+
     misses: int
     size: int
 
@@ -41,16 +53,23 @@ class CacheInfo(NamedTuple):
 class _Program:
     """One traced specialization."""
 
-    __slots__ = ("constants", "jaxpr", "out_tree", "run")
+    __slots__ = ("_executable", "constants", "jaxpr", "out_tree")
 
     def __init__(self, jaxpr: Jaxpr, constants: list[Any], out_tree: tree.TreeDef) -> None:
         self.jaxpr, self.constants, self.out_tree = jaxpr, constants, out_tree
-        #: Runs on plain values at the bottom.
-        self.run: Callable[..., list[Any]] = functools.partial(run_jaxpr, jaxpr)
+        self._executable: Executable | None = None
 
-    def prepare(self) -> None:
-        """Make the program's function now, for calls that need nothing else."""
-        self.run = python_function(simplified(self.jaxpr))
+    def executable(self) -> Executable:
+        """The machine code, its constants bound; made once."""
+        if self._executable is None:
+            bound = Executable(self.jaxpr, self.constants) if self.constants else executable(self.jaxpr)
+            self._executable = bound
+        return self._executable
+
+    def run(self, leaves: Sequence[Any]) -> list[Any]:
+        if compilation_disabled():
+            return run_jaxpr(self.jaxpr, *self.constants, *leaves)
+        return list(self.executable().run(*leaves))
 
 
 class Lowered:
@@ -61,15 +80,38 @@ class Lowered:
         self._name = name
 
     def as_text(self, dialect: str = "simplified") -> str:
-        """The program as text: "jaxpr" as it was traced, or "simplified" as it runs."""
-        jaxpr = self._program.jaxpr
+        """The program as text.
+
+        Args:
+            dialect: "jaxpr", as it was traced; "simplified"; "schedule", what is fused, called and left to NumPy;
+                "llvm" or "assembly", the code.
+
+        Raises:
+            ArgumentError: there is no such dialect, or no machine code.
+        """
         if dialect == "jaxpr":
-            return jaxpr.pretty()
-        return simplified(jaxpr).pretty()
+            return self._program.jaxpr.pretty()
+        if dialect == "simplified":
+            return simplified(self._program.jaxpr).pretty()
+        if dialect not in DIALECTS:
+            raise ArgumentError(
+                "a lowered function has no text in this dialect", where=user_line(), got=repr(dialect),
+                remedy=f"use one of {', '.join(DIALECTS)}",
+            )  # fmt: skip
+        compiled = self._program.executable()
+        if dialect == "schedule":
+            return schedule_text(compiled)
+        if compiled.module is None:
+            raise ArgumentError(
+                f"there is no machine code: {compiled.refusal}", where=user_line(), remedy="look at the schedule"
+            )
+        text = compiled.module.text
+        return text if dialect == "llvm" else llvm.assembly(text, llvm.target())
 
     def compile(self) -> Callable[..., Any]:
         """A function of arguments of exactly these types."""
         program = self._program
+        program.executable()
 
         def compiled(*args: Any, **kwargs: Any) -> Any:
             leaves, _ = tree.flatten((args, kwargs))
@@ -79,12 +121,15 @@ class Lowered:
 
 
 def _run(program: _Program, leaves: list[Any]) -> Any:
-    operands = [*program.constants, *leaves]
-    return tree.unflatten(program.out_tree, export(program.run(*operands), operands))
+    return tree.unflatten(program.out_tree, export(program.run(leaves), [*program.constants, *leaves]))
 
 
 class Jitted:
-    """A jitted function; see `jit`."""
+    """A jitted function; see `jit`.
+
+    Each has a class of its own, whose `__call__` becomes the native dispatcher when the first program is compiled.
+    Calls that no compiled program fits come to `_call`.
+    """
 
     def __init__(
         self, fun: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: frozenset[str], inline: bool
@@ -92,18 +137,34 @@ class Jitted:
         functools.update_wrapper(self, fun)
         self.fun = fun
         self.static_argnums, self.static_argnames, self.inline = static_argnums, static_argnames, inline
-        self._programs: dict[Any, _Program] = {}
-        #: Programs by the dtypes and shapes of flat arguments, for the short way.
-        self._direct: dict[Any, _Program] = {}
         self._lock = threading.RLock()
-        self._hits = self._misses = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._programs: dict[Any, _Program] = {}
+        self._misses = 0
+        #: Calls compiled programs of flat arguments.
+        self._flat: Dispatcher | None = None
+        #: Likewise for arguments of a structure, by structures of arguments and results.
+        self._structured: dict[Any, Dispatcher] = {}
+        self._known: set[Any] = set()
+        type(self).__call__ = Jitted.__call__  # type: ignore[method-assign]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if os.environ.get("FUNCTRACE_DISABLE_JIT", "0") not in ("", "0"):
+        return self._call(*args, **kwargs)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls that the native dispatcher does not serve."""
+        if compilation_disabled():
             return self.fun(*args, **kwargs)
+        program, leaves, raw = self._specialize(args, kwargs)
         if current_trace() is EVAL:
-            return self._evaluate(args, kwargs)
-        program, leaves = self._specialize(args, kwargs)
+            if any(isinstance(leaf, Tracer) for leaf in leaves):
+                return tree.unflatten(program.out_tree, jit_call.bind(*leaves, jaxpr=program.jaxpr, name="jit"))
+            result = _run(program, leaves)
+            if not kwargs and not self.static_argnums:
+                self._serve(program, args, raw)
+            return result
         operands = [*program.constants, *(_kept(leaf) for leaf in leaves)]
         if self.inline:
             outs = eval_jaxpr(program.jaxpr, (), *operands)
@@ -111,24 +172,58 @@ class Jitted:
             outs = jit_call.bind(*operands, jaxpr=program.jaxpr, name=self.__name__)  # type: ignore[attr-defined]
         return tree.unflatten(program.out_tree, outs)
 
-    def _evaluate(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run on plain values; flat arguments of known types go the short way."""
-        kinds = None if kwargs or self.static_argnums else _kinds(args)
-        program = None if kinds is None else self._direct.get(kinds)
-        if program is not None:
-            self._hits += 1
-            return _run(program, [np.float64(a) if type(a) is float else a for a in args])
-        program, leaves = self._specialize(args, kwargs)
-        if any(isinstance(leaf, Tracer) for leaf in leaves):
-            return tree.unflatten(program.out_tree, jit_call.bind(*leaves, jaxpr=program.jaxpr, name="jit"))
-        result = _run(program, leaves)
-        if kinds is not None:
-            program.prepare()
-            self._direct[kinds] = program
-        return result
+    def _serve(self, program: _Program, args: tuple[Any, ...], raw: list[Any]) -> None:
+        """Lets the native dispatcher take calls like this one from now on."""
+        arguments = [Argument.of(leaf) for leaf in raw]
+        if None in arguments or any(map(has_effects, program.jaxpr.eqns)):
+            return
+        kinds = [a for a in arguments if a is not None]
+        compiled, out_tree = program.executable(), program.out_tree
+        single = out_tree == tree.structure(0)
+        row = out_tree == tree.structure((0,) * out_tree.num_leaves)
+        flat = len(raw) == len(args) and all(a is b for a, b in zip(args, raw, strict=True)) and (single or row)
+        signature = compiled.signature(kinds, as_tuple=not single)
+        structure = None if flat else (tree.structure(args), out_tree)
+        if signature is None or (signature, structure) in self._known:
+            return
+        assert compiled.kernel is not None
+        with self._lock:
+            self._known.add((signature, structure))
+            if structure is None:
+                self._serve_flat(signature, compiled)
+            else:
+                self._serve_structure(structure, signature, compiled)
 
-    def _specialize(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Program, list[Any]]:
-        """The program for these arguments, and their dynamic leaves."""
+    def _serve_flat(self, signature: Signature, compiled: Executable) -> None:
+        assert compiled.kernel is not None
+        if self._flat is None:
+            self._flat = make_dispatcher(signature, compiled.kernel.address, self._call, keep=compiled)
+            self._entry(self._flat.__call__)
+        else:
+            self._flat.add_signature(signature, compiled.kernel.address, compiled)
+
+    def _serve_structure(self, structure: Any, signature: Signature, compiled: Executable) -> None:
+        assert compiled.kernel is not None
+        found = self._structured.get(structure)
+        signature = Signature(
+            signature.arguments, signature.outputs, True, signature.workspace, signature.release_gil
+        )
+        if found is not None:
+            found.add_signature(signature, compiled.kernel.address, compiled)
+            return
+        dispatcher = make_dispatcher(signature, compiled.kernel.address, missed, keep=compiled)
+        self._structured[structure] = dispatcher
+        # Structures are asked for in turn, the newest first.
+        current = self.__dict__.get("_outermost", self._call)
+        self._outermost = flattening(*structure, dispatcher.__call__, current)
+        if self._flat is None:
+            self._entry(staticmethod(self._outermost))
+
+    def _entry(self, call: Any) -> None:
+        type(self).__call__ = call  # type: ignore[method-assign]
+
+    def _specialize(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[_Program, list[Any], list[Any]]:
+        """The program for these arguments, their dynamic leaves, and these as they came."""
         # A static parameter given by name is in static_argnames.
         given = [n for n in self.static_argnums if -len(args) <= n < len(args)]
         positions = argument_positions(given, len(args), "jit") if given else ()
@@ -146,14 +241,26 @@ class Jitted:
         key = (in_tree, avals, weak, static, named, kinds)
         program = self._programs.get(key)
         if program is not None:
-            self._hits += 1
-            return program, leaves
+            return program, leaves, raw
         with self._lock:
             self._misses += 1
+            if self._misses == _STORM:
+                self._warn(avals, static, named)
             program = self._trace(static, dict(named), in_tree, avals, weak, len(args))
             if not any(isinstance(c, Tracer) for c in program.constants):
                 program = self._programs.setdefault(key, program)
-        return program, leaves
+        return program, leaves, raw
+
+    def _warn(self, avals: Sequence[ShapedArray], static: Any, named: Any) -> None:
+        """Reports a storm of compilations, once."""
+        varying = "a static argument" if static or named else "the shape or dtype of an argument"
+        warnings.warn(
+            f"{self.__name__} has been traced and compiled {_STORM} times, because {varying} changes from call to "  # type: ignore[attr-defined]
+            f"call; the last types are {', '.join(map(str, avals))}. Pass what changes as a traced argument, or pad "
+            "arrays to a few shapes",
+            RecompilationWarning,
+            stacklevel=4,
+        )
 
     def _trace(
         self,
@@ -180,7 +287,7 @@ class Jitted:
 
     def trace(self, *args: Any, **kwargs: Any) -> ClosedJaxpr:
         """The traced program for these arguments; its first inputs are what the function closes over."""
-        program, _ = self._specialize(args, kwargs)
+        program, _, _ = self._specialize(args, kwargs)
         count = len(program.constants)
         jaxpr = program.jaxpr
         closed = Jaxpr(jaxpr.invars[:count], jaxpr.invars[count:], jaxpr.eqns, jaxpr.outvars)
@@ -193,30 +300,14 @@ class Jitted:
     def clear_cache(self) -> None:
         """Forget all programs."""
         with self._lock:
-            self._programs.clear()
-            self._direct.clear()
-            self._hits = self._misses = 0
+            self._forget()
 
     def cache_info(self) -> CacheInfo:
-        """How many calls found their program, how many were traced, and how many programs are kept."""
-        return CacheInfo(self._hits, self._misses, len(self._programs))
+        """How many calls were traced, and how many programs are kept."""
+        return CacheInfo(self._misses, len(self._programs))
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
-
-
-def _kinds(args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    """The types of arguments that are arrays or floats, or None where one is something else."""
-    kinds: list[Any] = []
-    for a in args:
-        kind = type(a)
-        if kind is np.ndarray and a.ndim:
-            kinds.append((a.dtype, a.shape))
-        elif kind is float or kind is np.float64:
-            kinds.append(kind)
-        else:
-            return None
-    return tuple(kinds)
 
 
 def _kept(leaf: Any) -> Any:
@@ -265,7 +356,8 @@ def jit(
     check_callable(fun, "jit")
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums or ())
     names = {static_argnames} if isinstance(static_argnames, str) else set(static_argnames or ())
-    return Jitted(fun, numbers, frozenset(names) | _names_of(fun, numbers), inline)
+    own = type("Jitted", (Jitted,), {"__module__": __name__, "__doc__": Jitted.__doc__})
+    return own(fun, numbers, frozenset(names) | _names_of(fun, numbers), inline)
 
 
 def _names_of(fun: Callable[..., Any], numbers: Iterable[int]) -> frozenset[str]:

@@ -275,7 +275,12 @@ class Builder:
     # Polynomials
 
     def horner(self, x: Value, coefficients: Sequence[float]) -> Value:
-        """The polynomial with these coefficients, lowest first, with the fewest operations."""
+        """The polynomial with these coefficients, lowest first, with the fewest operations.
+
+        A number alone waits for each of them, so there the chain is kept short instead.
+        """
+        if self.lanes == 1:
+            return self.estrin(x, coefficients)
         result: Number = coefficients[-1]
         for c in coefficients[-2::-1]:
             result = self.mad(result, x, c)
@@ -313,8 +318,24 @@ class Builder:
             self.declared.add(f"declare {t} @llvm.x86.avx512.mask.scalef.{suffix}.512({t}, {t}, {t}, {mask}, i32)")
             name = f"@llvm.x86.avx512.mask.scalef.{suffix}.512"
             return self.emit(f"call {t} {name}({t} {x.name}, {t} {n.name}, {t} {x.name}, {mask} -1, i32 4)", "f")
+        if self.target.scalef and self.lanes == 1:
+            return self.scale_alone(x, n)
         half, first = self.round(n, 0.5)
         return x * self.power_of_two(first) * self.power_of_two(self.round(n - half)[1])
+
+    def scale_alone(self, x: Value, n: Value) -> Value:
+        """`scale` of vectors of one, by the instruction that takes the lowest number of a register."""
+        lanes, suffix = (2, "sd") if self.bits == 64 else (4, "ss")
+        register, name = f"<{lanes} x {self.scalar}>", f"@llvm.x86.avx512.mask.scalef.{suffix}"
+        self.declared.add(f"declare {register} {name}({register}, {register}, {register}, i8, i32)")
+        mask, wide = f"<{lanes} x i32> zeroinitializer", []
+        for value in x, n:
+            wide.append(self.fresh())
+            self.line(f"{wide[-1]} = shufflevector {self.type('f')} {value.name}, {self.type('f')} poison, {mask}")
+        scaled = self.fresh()
+        first = f"{register} {wide[0]}"
+        self.line(f"{scaled} = call {register} {name}({first}, {register} {wide[1]}, {first}, i8 -1, i32 4)")
+        return self.emit(f"shufflevector {register} {scaled}, {register} poison, <1 x i32> zeroinitializer", "f")
 
     # Two numbers for one: the sum of a result and its rounding error. Where float64 stands for float32 (`wide`), the
     # error is below what the result keeps: it is left out unless asked for.

@@ -1,25 +1,41 @@
-"""The library of vector math: its functions by name, their IR, the compiled code, and a loop over NumPy arrays."""
+"""The library of vector math: its functions by name, their IR, the compiled code, and a loop over NumPy arrays.
+
+Each function has three entry points: of a vector, of one number, and a loop over arrays, for float64 and float32. Each
+of these is a module of its own, compiled when first asked for and kept on disk.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from functrace.backend import llvm
-from functrace.backend.llvm import Library, Target
+from functrace.backend import disk_cache, llvm
+from functrace.backend.llvm import Target
 from functrace.backend.vmath import error_function, exponential, hyperbolic, inverse, logarithm, power, trigonometric
 from functrace.backend.vmath.ir import Builder, Value, module_text
 
-__all__ = ["BITS", "FUNCTIONS", "Function", "apply", "library", "library_ir", "loop", "symbol"]
+__all__ = [
+    "BITS",
+    "ENTRIES",
+    "FUNCTIONS",
+    "Function",
+    "address",
+    "apply",
+    "entry_ir",
+    "function_ir",
+    "library_ir",
+    "loop",
+    "loop_symbol",
+    "scalar_symbol",
+    "symbol",
+]
 
 
-@dataclass(frozen=True)
-class Function:
+class Function(NamedTuple):
     """A function of vectors.
 
     Args:
@@ -70,24 +86,53 @@ BITS = {np.dtype(np.float64): 64, np.dtype(np.float32): 32}
 
 
 def symbol(name: str, bits: int) -> str:
-    """What the function is called in machine code."""
+    """What the function of vectors is called in machine code: `<n x double> ft_exp_f64(<n x double>)`."""
     return f"ft_{name}_f{bits}"
 
 
-def function_ir(function: Function, bits: int, target: Target) -> tuple[str, set[str]]:
-    """The function of vectors of the target's width, and the intrinsics it declares."""
-    b = outer = Builder(target, bits)
-    operands = [Value(b, f"%x{k}", "f") for k in range(function.arity)]
-    parameters = ", ".join(f"{b.type('f')} {x.name}" for x in operands)
+def scalar_symbol(name: str, bits: int) -> str:
+    """What the function of one number is called: `double ft_exp_f64_scalar(double)`."""
+    return f"ft_{name}_f{bits}_scalar"
+
+
+def loop_symbol(name: str, bits: int) -> str:
+    """What the loop over arrays is called: `void loop_ft_exp_f64(ptr x, ptr out, i64 n)`."""
+    return f"loop_ft_{name}_f{bits}"
+
+
+# All entry points by symbol: the function, the bits, and which of the three it is.
+ENTRIES = {
+    named(name, bits): (function, bits, kind)
+    for name, function in FUNCTIONS.items()
+    for bits in (64, 32)
+    for kind, named in (("vector", symbol), ("scalar", scalar_symbol), ("loop", loop_symbol))
+}
+
+
+def function_ir(function: Function, bits: int, target: Target, *, scalar: bool = False) -> tuple[str, set[str]]:
+    """The function of vectors of the target's width, or of one number, and the intrinsics it declares.
+
+    That of one number is that of vectors of one; it may differ in the last bit, as its polynomials are summed in
+    another order.
+    """
+    b = outer = Builder(target, bits, lanes=1 if scalar else None)
+    t = outer.scalar if scalar else outer.type("f")
+    name = (scalar_symbol if scalar else symbol)(function.name, bits)
+    parameters = ", ".join(f"{t} %x{k}" for k in range(function.arity))
     b.label("entry")
+    operands = [Value(b, f"%x{k}", "f") for k in range(function.arity)]
+    if scalar:
+        operands = [b.emit(f"insertelement <1 x {t}> poison, {t} {x.name}, i32 0", "f") for x in operands]
     if bits == 32 and not (function.single and target.fma):
         b = outer.following(64, 24)
         operands = [outer.converted(x, "fpext", b) for x in operands]
     result = function.body(b, *operands)
     if b is not outer:
         result = b.converted(result, "fptrunc", outer)
-    head = f"define {outer.type('f')} @{symbol(function.name, bits)}({parameters}) #0 {{"
-    return "\n".join([head, *outer.lines, f"  ret {outer.type('f')} {result.name}", "}"]), outer.declared
+    if scalar:
+        result = outer.emit(f"extractelement <1 x {t}> {result.name}, i32 0", "f")
+    head = f"define {t} @{name}({parameters}) #0 {{"
+    return "\n".join([head, *outer.lines, f"  ret {t} {result.name}", "}"]), outer.declared
 
 
 def loop_ir(function: Function, bits: int, target: Target) -> tuple[str, set[str]]:
@@ -148,7 +193,7 @@ def loop_ir(function: Function, bits: int, target: Target) -> tuple[str, set[str
 
 
 def library_ir(target: Target, names: Sequence[str] | None = None, *, loops: bool = True) -> str:
-    """The module as text.
+    """One module of many functions as text.
 
     Args:
         target: the instruction set.
@@ -158,28 +203,68 @@ def library_ir(target: Target, names: Sequence[str] | None = None, *, loops: boo
     Returns:
         LLVM IR that needs no other library.
     """
-    texts, declared = [trigonometric.reduce_large_ir()], set()
+    emitted = []
     for name in FUNCTIONS if names is None else names:
         for bits in (64, 32):
-            for emit in (function_ir, loop_ir) if loops else (function_ir,):
-                text, intrinsics = emit(FUNCTIONS[name], bits, target)
-                texts.append(text)
-                declared |= intrinsics
-    return module_text(target, declared, texts)
+            emitted.append(function_ir(FUNCTIONS[name], bits, target))
+            emitted.append(function_ir(FUNCTIONS[name], bits, target, scalar=True))
+            if loops:
+                emitted.append(loop_ir(FUNCTIONS[name], bits, target))
+    return closed_module(target, emitted)
+
+
+def entry_ir(entry: str, target: Target) -> str:
+    """The module of one entry point as text: LLVM IR that needs no other library."""
+    function, bits, kind = ENTRIES[entry]
+    emitted = [function_ir(function, bits, target, scalar=kind == "scalar")]
+    if kind == "loop":
+        text, declared = emitted[0]
+        emitted = [(text.replace("define ", "define internal ", 1), declared), loop_ir(function, bits, target)]
+    return closed_module(target, emitted)
+
+
+def closed_module(target: Target, emitted: Sequence[tuple[str, set[str]]]) -> str:
+    """Functions and what they declare as a module, with the slow path of the circular functions if they call it."""
+    texts = [text for text, _ in emitted]
+    if any(trigonometric.REDUCE_LARGE in text for text in texts):
+        texts.insert(0, trigonometric.reduce_large_ir())
+    return module_text(target, set().union(*(declared for _, declared in emitted)), texts)
+
+
+# The compiled entry points
+
+
+def address(entry: str, target: Target | None = None) -> int:
+    """Where an entry point is, compiled and loaded if it was not yet; it stays there until the process ends.
+
+    Args:
+        entry: one of `ENTRIES`.
+        target: the instruction set, the host's best if not given.
+
+    Returns:
+        The address.
+
+    Raises:
+        KeyError: there is no such entry point.
+    """
+    return loaded(entry, target or llvm.target())
 
 
 @functools.cache
-def library(target: Target | None = None, names: tuple[str, ...] | None = None) -> Library:
-    """The compiled library, for the host's best instruction set if no target is given."""
-    target = target or llvm.target()
-    return llvm.load(llvm.compile_ir(library_ir(target, names), target), target)
+def loaded(entry: str, target: Target) -> int:
+    if entry not in ENTRIES:
+        raise KeyError(entry)
+    library = llvm.resident(
+        target, entry, lambda: disk_cache.object_code(entry, target, lambda: entry_ir(entry, target))
+    )
+    return library.address(entry)
 
 
 @functools.cache
 def loop(name: str, bits: int, target: Target | None = None) -> Any:
-    """The compiled `loop_` function, to be called with addresses and a length."""
+    """The compiled loop over arrays, to be called with addresses and a length."""
     pointers = [ctypes.c_void_p] * (FUNCTIONS[name].arity + 1)
-    return ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(library(target).address(f"loop_{symbol(name, bits)}"))
+    return ctypes.CFUNCTYPE(None, *pointers, ctypes.c_int64)(address(loop_symbol(name, bits), target))
 
 
 def apply(name: str, *operands: np.ndarray, out: np.ndarray | None = None, target: Target | None = None) -> np.ndarray:

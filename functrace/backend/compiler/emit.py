@@ -1,0 +1,538 @@
+"""The emitter: LLVM IR of one function, as text, with values that have Python's operators.
+
+A `Value` is one number or a vector of numbers in a register. Rounding is NumPy's but for products that feed a sum,
+which may be fused; NaN, infinities and signed zeros go through.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from functrace.backend.llvm import Target
+
+__all__ = ["BOOL", "INDEX", "Emitter", "Unsupported", "Value", "element_type", "memory_type", "neutral"]
+
+_FLOATS = {np.dtype(np.float64): "double", np.dtype(np.float32): "float"}
+BOOL = np.dtype(np.bool_)
+INDEX = np.dtype(np.int64)
+
+
+class Unsupported(Exception):  # noqa: N818 (not an error of the user's)
+    """The emitter has no code for this operation on this dtype."""
+
+
+def element_type(dtype: np.dtype) -> str:
+    """The LLVM type of one number in a register."""
+    if dtype in _FLOATS:
+        return _FLOATS[dtype]
+    if dtype.kind == "b":
+        return "i1"
+    if dtype.kind in "iu":
+        return f"i{dtype.itemsize * 8}"
+    raise Unsupported(f"numbers of type {dtype.name}")
+
+
+def memory_type(dtype: np.dtype) -> str:
+    """The LLVM type of one number in memory."""
+    return "i8" if dtype.kind == "b" else element_type(dtype)
+
+
+def literal(value: Any, dtype: np.dtype) -> str:
+    """A constant in LLVM's spelling."""
+    if dtype.kind == "f":
+        number = float(dtype.type(value))
+        return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
+    if dtype.kind == "b":
+        return "true" if value else "false"
+    return str(int(dtype.type(value)))
+
+
+class Value:
+    """Numbers in a register: `lanes` of them, one if 1."""
+
+    __hash__ = None  # type: ignore[assignment]
+    __slots__ = ("constant", "dtype", "emitter", "lanes", "name")
+
+    def __init__(self, emitter: Emitter, name: str, dtype: np.dtype, lanes: int = 1, constant: Any = None) -> None:
+        self.emitter, self.name, self.dtype, self.lanes, self.constant = emitter, name, dtype, lanes, constant
+
+    @property
+    def type(self) -> str:
+        kind = element_type(self.dtype)
+        return kind if self.lanes == 1 else f"<{self.lanes} x {kind}>"
+
+    def __add__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("add", self, other)
+
+    def __radd__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("add", other, self)
+
+    def __sub__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("sub", self, other)
+
+    def __rsub__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("sub", other, self)
+
+    def __mul__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("mul", self, other)
+
+    def __rmul__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("mul", other, self)
+
+    def __truediv__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("div", self, other)
+
+    def __rtruediv__(self, other: Any) -> Value:
+        return self.emitter.arithmetic("div", other, self)
+
+    def __neg__(self) -> Value:
+        return self.emitter.negative(self)
+
+    def __and__(self, other: Any) -> Value:
+        return self.emitter.bitwise("and", self, other)
+
+    def __or__(self, other: Any) -> Value:
+        return self.emitter.bitwise("or", self, other)
+
+    def __xor__(self, other: Any) -> Value:
+        return self.emitter.bitwise("xor", self, other)
+
+    def __invert__(self) -> Value:
+        return self.emitter.bitwise("xor", self, True if self.dtype.kind == "b" else -1)
+
+    def __lt__(self, other: Any) -> Value:
+        return self.emitter.compare("<", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self.emitter.compare("<=", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self.emitter.compare(">", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self.emitter.compare(">=", self, other)
+
+    def __eq__(self, other: object) -> Value:  # type: ignore[override]
+        return self.emitter.compare("==", self, other)
+
+    def __ne__(self, other: object) -> Value:  # type: ignore[override]
+        return self.emitter.compare("!=", self, other)
+
+
+_COMPARISONS = {
+    "<": ("olt", "slt", "ult"),
+    "<=": ("ole", "sle", "ule"),
+    ">": ("ogt", "sgt", "ugt"),
+    ">=": ("oge", "sge", "uge"),
+    "==": ("oeq", "eq", "eq"),
+    "!=": ("une", "ne", "ne"),
+}
+
+
+class Emitter:
+    """Lines of LLVM IR, with what they use from outside."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.lines: list[str] = []
+        self.block = "entry"
+        self.declared: set[str] = set()
+        self.globals: list[str] = []
+        self._constants: dict[tuple[str, str], str] = {}
+        #: Functions outside, by name, in the order of the module's table of pointers.
+        self.symbols: dict[str, int] = {}
+        #: Arrays and Python objects that the code refers to by address, in the order of the table; see `Module`.
+        self.objects: list[Any] = []
+        self._count = 0
+        self.guards = False
+
+    # text
+
+    def fresh(self, stem: str = "v") -> str:
+        """A name not yet used."""
+        self._count += 1
+        return f"%{stem}{self._count}"
+
+    def line(self, text: str) -> None:
+        self.lines.append("  " + text)
+
+    def label(self, name: str) -> None:
+        self.lines.append(f"{name}:")
+        self.block = name
+
+    def new_label(self, stem: str) -> str:
+        return self.fresh(stem)[1:]
+
+    def op(self, text: str, dtype: np.dtype, lanes: int = 1) -> Value:
+        """A value computed by one instruction."""
+        name = self.fresh()
+        self.lines.append(f"  {name} = {text}")
+        return Value(self, name, dtype, lanes)
+
+    def pointer(self, text: str) -> str:
+        """A pointer computed by one instruction."""
+        name = self.fresh("p")
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def index(self, text: str) -> str:
+        """An integer computed by one instruction."""
+        name = self.fresh("i")
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def offset(self, pointer: str, elements: int | str, dtype: np.dtype) -> str:
+        """The address of an element."""
+        if elements == 0 or elements == "0":
+            return pointer
+        return self.pointer(f"getelementptr {memory_type(dtype)}, ptr {pointer}, i64 {elements}")
+
+    def declare(self, text: str) -> None:
+        self.declared.add(f"declare {text}")
+
+    def constant_pointer(self, kind: str, value: str) -> str:
+        """The address of a constant in memory, for functions that take their arguments by reference."""
+        key = (kind, value)
+        if key not in self._constants:
+            self._constants[key] = f"@c{len(self._constants)}"
+            self.globals.append(f"{self._constants[key]} = private constant {kind} {value}")
+        return self._constants[key]
+
+    def symbol(self, name: str) -> str:
+        """A pointer to a function outside; loaded at the function's start."""
+        place = self.symbols.setdefault(name, len(self.symbols))
+        return f"%sym{place}"
+
+    # constants and shapes
+
+    def constant(self, value: Any, dtype: np.dtype, lanes: int = 1) -> Value:
+        text = literal(value, dtype)
+        if lanes > 1:
+            text = f"splat ({element_type(dtype)} {text})"
+        return Value(self, text, dtype, lanes, dtype.type(value))
+
+    def matched(self, *operands: Any) -> list[Value]:
+        """The operands with one dtype and number of lanes; at least one of them is a value, others may be numbers."""
+        values = [o for o in operands if isinstance(o, Value)]
+        dtype, lanes = values[0].dtype, max(v.lanes for v in values)
+        return [self.widened(o, lanes) if isinstance(o, Value) else self.constant(o, dtype, lanes) for o in operands]
+
+    def widened(self, value: Value, lanes: int) -> Value:
+        """One number in every lane."""
+        if value.lanes == lanes:
+            return value
+        if value.constant is not None:
+            return self.constant(value.constant, value.dtype, lanes)
+        kind = element_type(value.dtype)
+        vector = f"<{lanes} x {kind}>"
+        first = self.op(f"insertelement {vector} poison, {kind} {value.name}, i32 0", value.dtype, lanes)
+        return self.op(
+            f"shufflevector {vector} {first.name}, {vector} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes
+        )
+
+    # operations
+
+    def arithmetic(self, name: str, x: Any, y: Any) -> Value:
+        x, y = self.matched(x, y)
+        kind = x.dtype.kind
+        if kind == "f":
+            return self.op(f"f{name} contract {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
+        if kind == "b":
+            logic = {"add": "or", "mul": "and"}.get(name)
+            if logic is None:
+                raise Unsupported(f"{name} of booleans")
+            return self.bitwise(logic, x, y)
+        if name == "div":
+            raise Unsupported("true division of integers")
+        return self.op(f"{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
+
+    def negative(self, x: Value) -> Value:
+        if x.dtype.kind == "f":
+            return self.op(f"fneg {x.type} {x.name}", x.dtype, x.lanes)
+        if x.dtype.kind == "b":
+            raise Unsupported("the negative of a boolean")
+        return 0 - x
+
+    def bitwise(self, name: str, x: Any, y: Any) -> Value:
+        x, y = self.matched(x, y)
+        if x.dtype.kind == "f":
+            raise Unsupported("bits of floats")
+        return self.op(f"{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
+
+    def shift(self, name: str, x: Any, y: Any) -> Value:
+        """`name`: "shl", "lshr" or "ashr"; amounts are in range."""
+        x, y = self.matched(x, y)
+        return self.op(f"{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
+
+    def compare(self, name: str, x: Any, y: Any) -> Value:
+        x, y = self.matched(x, y)
+        ordered, signed, unsigned = _COMPARISONS[name]
+        if x.dtype.kind == "f":
+            return self.op(f"fcmp {ordered} {x.type} {x.name}, {y.name}", BOOL, x.lanes)
+        relation = signed if x.dtype.kind == "i" else unsigned
+        return self.op(f"icmp {relation} {x.type} {x.name}, {y.name}", BOOL, x.lanes)
+
+    def select(self, mask: Value, x: Any, y: Any) -> Value:
+        """x where the mask is true, else y."""
+        x, y = self.matched(x, y)
+        lanes = max(mask.lanes, x.lanes)
+        x, y = self.widened(x, lanes), self.widened(y, lanes)
+        return self.op(f"select {mask.type} {mask.name}, {x.type} {x.name}, {y.type} {y.name}", x.dtype, lanes)
+
+    def convert(self, x: Value, dtype: np.dtype) -> Value:
+        """The value as another dtype, as NumPy's astype does it."""
+        if x.dtype == dtype:
+            return x
+        if x.constant is not None:
+            with np.errstate(all="ignore"):
+                return self.constant(np.asarray(x.constant).astype(dtype), dtype, x.lanes)
+        source, kind = x.dtype.kind, dtype.kind
+        if kind == "b":
+            return x != 0
+        if source == "f" and kind == "f":
+            action = "fpext" if dtype.itemsize > x.dtype.itemsize else "fptrunc"
+        elif source == "f":
+            if dtype.itemsize < 4 or kind == "u":
+                raise Unsupported(f"conversion of {x.dtype.name} to {dtype.name}")
+            return self._truncated(x, dtype)
+        elif kind == "f":
+            action = "sitofp" if source == "i" else "uitofp"
+        elif dtype.itemsize < x.dtype.itemsize:
+            action = "trunc"
+        elif dtype.itemsize == x.dtype.itemsize and source != "b":
+            return Value(self, x.name, dtype, x.lanes)
+        else:
+            action = "sext" if source == "i" else "zext"
+        goal = Value(self, "", dtype, x.lanes)
+        return self.op(f"{action} {x.type} {x.name} to {goal.type}", dtype, x.lanes)
+
+    def _truncated(self, x: Value, dtype: np.dtype) -> Value:
+        """Float to integer; out of range the least integer, as the instruction of x86 has it."""
+        goal = Value(self, "", dtype, x.lanes)
+        bits = dtype.itemsize * 8
+        limit = 2.0 ** (bits - 1)
+        inside = (x >= -limit) & (x < limit)
+        safe = self.select(inside, x, 0.0)
+        number = self.op(f"fptosi {safe.type} {safe.name} to {goal.type}", dtype, x.lanes)
+        return self.select(inside, number, -(2 ** (bits - 1)))
+
+    def intrinsic(self, name: str, *operands: Any) -> Value:
+        """LLVM's function of that name on operands of one type."""
+        values = self.matched(*operands)
+        x = values[0]
+        kind = f"f{x.dtype.itemsize * 8}" if x.dtype.kind == "f" else f"i{x.dtype.itemsize * 8}"
+        suffix = kind if x.lanes == 1 else f"v{x.lanes}{kind}"
+        self.declare(f"{x.type} @llvm.{name}.{suffix}({', '.join([x.type] * len(values))})")
+        arguments = ", ".join(f"{v.type} {v.name}" for v in values)
+        return self.op(f"call {x.type} @llvm.{name}.{suffix}({arguments})", x.dtype, x.lanes)
+
+    def bits(self, x: Value, dtype: np.dtype) -> Value:
+        """The same bits as another type of the same width."""
+        goal = Value(self, "", dtype, x.lanes)
+        return self.op(f"bitcast {x.type} {x.name} to {goal.type}", dtype, x.lanes)
+
+    def math(self, name: str, *operands: Any) -> Value:
+        """A function of the vector library."""
+        values = self.matched(*operands)
+        x = values[0]
+        if x.dtype not in _FLOATS:
+            raise Unsupported(f"{name} of {x.dtype.name}")
+        bits = x.dtype.itemsize * 8
+        width = self.target.lanes(bits)
+        if x.lanes == 1:
+            pointer = self.symbol(f"vmath:ft_{name}_f{bits}_scalar")
+            arguments = ", ".join(f"{v.type} {v.name}" for v in values)
+            return self.op(f"call {x.type} {pointer}({arguments})", x.dtype)
+        pointer = self.symbol(f"vmath:ft_{name}_f{bits}")
+        parts = []
+        for start in range(0, x.lanes, width):
+            pieces = [self._lanes(v, start, width) for v in values]
+            arguments = ", ".join(f"{p.type} {p.name}" for p in pieces)
+            parts.append(self.op(f"call {pieces[0].type} {pointer}({arguments})", x.dtype, width))
+        return self._joined(parts, x.lanes)
+
+    def _lanes(self, x: Value, start: int, width: int) -> Value:
+        """Some lanes of a vector, filled up with its first."""
+        if start == 0 and x.lanes == width:
+            return x
+        order = ", ".join(f"i32 {start + k if start + k < x.lanes else 0}" for k in range(width))
+        return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{width} x i32> <{order}>", x.dtype, width)
+
+    def _joined(self, parts: list[Value], lanes: int) -> Value:
+        while len(parts) > 1:
+            parts = [self._pair(parts[k], parts[k + 1]) for k in range(0, len(parts), 2)]
+        return parts[0] if parts[0].lanes == lanes else self._lanes(parts[0], 0, lanes)
+
+    def _pair(self, x: Value, y: Value) -> Value:
+        lanes = 2 * x.lanes
+        order = ", ".join(f"i32 {k}" for k in range(lanes))
+        return self.op(
+            f"shufflevector {x.type} {x.name}, {y.type} {y.name}, <{lanes} x i32> <{order}>", x.dtype, lanes
+        )
+
+    def combine(self, name: str, x: Value, y: Value) -> Value:
+        """One step of a reduction."""
+        return COMBINATIONS[name](self, x, y)
+
+    def horizontal(self, name: str, x: Value) -> Value:
+        """A vector's lanes combined to one number, by halves."""
+        while x.lanes > 2:
+            half = x.lanes // 2
+            x = self.combine(name, self._lanes(x, 0, half), self._lanes(x, half, half))
+        return x if x.lanes == 1 else self.combine(name, self.lane(x, 0), self.lane(x, 1))
+
+    def lane(self, x: Value, position: int) -> Value:
+        return self.op(f"extractelement {x.type} {x.name}, i32 {position}", x.dtype)
+
+    def guarded(self, x: Value, length: int) -> Value:
+        """A position on an axis; where it is out of range 0, and the program is declared to have failed."""
+        self.guards = True
+        inside = self.op(f"icmp ult {x.type} {x.name}, {self.constant(length, x.dtype, x.lanes).name}", BOOL, x.lanes)
+        every = self.horizontal("and", inside)
+        before = self.index("load i8, ptr %guard")
+        failed = self.index(f"xor i1 {every.name}, true")
+        bit = self.index(f"zext i1 {failed} to i8")
+        after = self.index(f"or i8 {before}, {bit}")
+        self.line(f"store i8 {after}, ptr %guard")
+        return self.select(inside, x, 0)
+
+    # memory
+
+    def load(self, pointer: str, dtype: np.dtype, lanes: int = 1, mask: str | None = None) -> Value:
+        """Consecutive numbers from memory; those masked out are zero."""
+        kind, size = memory_type(dtype), dtype.itemsize
+        vector = kind if lanes == 1 else f"<{lanes} x {kind}>"
+        if mask is None or lanes == 1:
+            found = self.index(f"load {vector}, ptr {pointer}, align {size}")
+        else:
+            name = f"llvm.masked.load.v{lanes}{_suffix(dtype)}.p0"
+            self.declare(f"{vector} @{name}(ptr, i32 immarg, <{lanes} x i1>, {vector})")
+            found = self.index(
+                f"call {vector} @{name}(ptr {pointer}, i32 {size}, <{lanes} x i1> {mask}, {vector} zeroinitializer)"
+            )
+        return self._from_memory(found, dtype, lanes)
+
+    def store(self, value: Value, pointer: str, mask: str | None = None) -> None:
+        name, kind = self._to_memory(value)
+        size = value.dtype.itemsize
+        if mask is None or value.lanes == 1:
+            self.line(f"store {kind} {name}, ptr {pointer}, align {size}")
+            return
+        function = f"llvm.masked.store.v{value.lanes}{_suffix(value.dtype)}.p0"
+        self.declare(f"void @{function}({kind}, ptr, i32 immarg, <{value.lanes} x i1>)")
+        self.line(f"call void @{function}({kind} {name}, ptr {pointer}, i32 {size}, <{value.lanes} x i1> {mask})")
+
+    def gather(self, pointers: str, dtype: np.dtype, lanes: int, mask: str | None = None) -> Value:
+        """Numbers from a vector of addresses."""
+        vector = f"<{lanes} x {memory_type(dtype)}>"
+        name = f"llvm.masked.gather.v{lanes}{_suffix(dtype)}.v{lanes}p0"
+        self.declare(f"{vector} @{name}(<{lanes} x ptr>, i32 immarg, <{lanes} x i1>, {vector})")
+        active = mask or "splat (i1 true)"
+        found = self.index(
+            f"call {vector} @{name}(<{lanes} x ptr> {pointers}, i32 {dtype.itemsize}, <{lanes} x i1> {active}, "
+            f"{vector} zeroinitializer)"
+        )
+        return self._from_memory(found, dtype, lanes)
+
+    def scatter(self, value: Value, pointers: str, mask: str | None = None) -> None:
+        name, kind = self._to_memory(value)
+        lanes = value.lanes
+        function = f"llvm.masked.scatter.v{lanes}{_suffix(value.dtype)}.v{lanes}p0"
+        self.declare(f"void @{function}({kind}, <{lanes} x ptr>, i32 immarg, <{lanes} x i1>)")
+        self.line(
+            f"call void @{function}({kind} {name}, <{lanes} x ptr> {pointers}, i32 {value.dtype.itemsize}, "
+            f"<{lanes} x i1> {mask or 'splat (i1 true)'})"
+        )
+
+    def _from_memory(self, name: str, dtype: np.dtype, lanes: int) -> Value:
+        if dtype.kind != "b":
+            return Value(self, name, dtype, lanes)
+        vector = "i8" if lanes == 1 else f"<{lanes} x i8>"
+        return self.op(f"icmp ne {vector} {name}, {'0' if lanes == 1 else 'zeroinitializer'}", dtype, lanes)
+
+    def _to_memory(self, value: Value) -> tuple[str, str]:
+        kind = memory_type(value.dtype)
+        vector = kind if value.lanes == 1 else f"<{value.lanes} x {kind}>"
+        if value.dtype.kind != "b":
+            return value.name, vector
+        return self.index(f"zext {value.type} {value.name} to {vector}"), vector
+
+    # control
+
+    def counted(self, extent: int | str, body: Callable[[str], None], stem: str = "loop") -> None:
+        """A loop over 0 .. extent - 1 (at least one step)."""
+        head, before = self.new_label(stem), self.block
+        i, following = f"%{head}.i", f"%{head}.n"
+        self.line(f"br label %{head}")
+        start = len(self.lines)
+        self.label(head)
+        body(i)
+        latch = self.block
+        phi = f"  {i} = phi i64 [0, %{before}], [{following}, %{latch}]"
+        self.lines.insert(start + 1, phi)
+        self.line(f"{following} = add nuw nsw i64 {i}, 1")
+        more = self.index(f"icmp slt i64 {following}, {extent}")
+        end = self.new_label(f"{stem}.end")
+        self.line(f"br i1 {more}, label %{head}, label %{end}")
+        self.label(end)
+
+
+def _suffix(dtype: np.dtype) -> str:
+    return f"f{dtype.itemsize * 8}" if dtype.kind == "f" else f"i{dtype.itemsize * 8}"
+
+
+def _nan_first(relation: str) -> Callable[[Emitter, Value, Value], Value]:
+    """NumPy's maximum and minimum: the first operand when it is NaN, the second when that is."""
+
+    def choose(e: Emitter, x: Value, y: Value) -> Value:
+        if x.dtype.kind != "f":
+            return e.select(e.compare(relation, x, y), x, y)
+        better = e.compare(relation, x, y) | e.op(f"fcmp uno {x.type} {x.name}, {x.name}", BOOL, x.lanes)
+        return e.select(better, x, y)
+
+    return choose
+
+
+def _nan_last(relation: str) -> Callable[[Emitter, Value, Value], Value]:
+    """NumPy's fmax and fmin: the operand that is not NaN."""
+
+    def choose(e: Emitter, x: Value, y: Value) -> Value:
+        if x.dtype.kind != "f":
+            return e.select(e.compare(relation, x, y), x, y)
+        better = e.compare(relation, x, y) | e.op(f"fcmp uno {y.type} {y.name}, {y.name}", BOOL, x.lanes)
+        return e.select(better, x, y)
+
+    return choose
+
+
+COMBINATIONS: dict[str, Callable[[Emitter, Value, Value], Value]] = {
+    "add": lambda e, x, y: e.arithmetic("add", x, y),
+    "mul": lambda e, x, y: e.arithmetic("mul", x, y),
+    "max": _nan_first(">="),
+    "min": _nan_first("<="),
+    "fmax": _nan_last(">="),
+    "fmin": _nan_last("<="),
+    "and": lambda e, x, y: e.bitwise("and", x, y),
+    "or": lambda e, x, y: e.bitwise("or", x, y),
+}
+
+
+def neutral(name: str, dtype: np.dtype) -> Any:
+    """What a combination starts from; -0.0 for sums, which alone leaves -0.0 as it is."""
+    if name == "add":
+        return -0.0 if dtype.kind == "f" else 0
+    if name == "mul":
+        return 1
+    if name in ("and", "or"):
+        return name == "and"
+    if dtype.kind == "f":
+        return {"max": -np.inf, "min": np.inf}.get(name, np.nan)
+    low = name in ("max", "fmax")
+    if dtype.kind == "b":
+        return not low
+    limits = np.iinfo(dtype)
+    return limits.min if low else limits.max

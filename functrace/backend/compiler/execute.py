@@ -1,0 +1,361 @@
+"""Code of a planned program: its steps in order, its arrays in the workspace.
+
+A program is one straight line of steps in the function it is emitted into; loops and branches emit the programs they
+hold in the same way, in blocks of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace.backend.compiler.affine import Affine
+from functrace.backend.compiler.emit import Emitter, Unsupported, neutral
+from functrace.backend.compiler.nest import ReduceSink, Sink, StoreSink, emit_nest
+from functrace.backend.compiler.nodes import Node, Reader
+from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
+from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step
+from functrace.core.ir import Atom, Eqn, Jaxpr, Literal, Var
+from functrace.core.lowering import Reduction
+from functrace.core.primitive import Primitive
+
+__all__ = ["Context", "emit_program"]
+
+_ALIGNMENT = 64
+
+
+class Context:
+    """What all programs of one compiled function share.
+
+    Args:
+        e: the emitter.
+        python_call: `python_call(context, primitive, operands, outputs, params)`, emits a call of a primitive's
+            evaluation.
+        report: what was done, in order, for the user to read.
+    """
+
+    def __init__(self, e: Emitter, python_call: Callable[..., None]) -> None:
+        self.e = e
+        self.python_call = python_call
+        self.report: list[Any] = []
+        self.workspace = 0
+        self.prologue: list[str] = []
+        self.uses_python = False
+        #: An estimate of the work, in operations on elements.
+        self.work = 0.0
+
+    def reserve(self, size: int) -> int:
+        """So many bytes of the workspace."""
+        start = self.workspace
+        self.workspace += -(-size // _ALIGNMENT) * _ALIGNMENT
+        return start
+
+    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> Buffer:
+        """A new array in the workspace, for good."""
+        buffer = Buffer(self.e.fresh("buf"), shape, dtype)
+        self.bind(buffer.pointer, self.reserve(buffer.size * dtype.itemsize))
+        return buffer
+
+    def bind(self, pointer: str, offset: int) -> None:
+        """Names a place in the workspace."""
+        self.prologue.append(f"  {pointer} = getelementptr i8, ptr %arena, i64 {offset}")
+
+    def contiguous(self, buffer: Buffer) -> Buffer:
+        """The array in C order; copied if it is not."""
+        if buffer.contiguous:
+            return buffer
+        copy = self.array(buffer.shape, buffer.dtype)
+        copy_array(self.e, buffer, copy)
+        return copy
+
+    def materialise(self, place: Place | Literal) -> Buffer:
+        """The value in memory."""
+        if isinstance(place, Buffer):
+            return place
+        if isinstance(place, Literal):
+            if place.aval.dtype.kind == "c":
+                return self.constant(np.array(place.val))
+            buffer = self.array((), place.aval.dtype)
+            self.e.store(self.e.constant(place.val, place.aval.dtype), buffer.pointer)
+            return buffer
+        buffer = self.array(place.shape, place.dtype)
+        spill(self.e, place, buffer)
+        return buffer
+
+    def constant(self, array: np.ndarray) -> Buffer:
+        """An array that the code refers to where it lies."""
+        position = len(self.e.objects)
+        self.e.objects.append(array)
+        return Buffer(self.e.symbol(f"data:{position}"), array.shape, array.dtype)
+
+    def program(self, jaxpr: Jaxpr, inputs: Sequence[Place], outputs: Sequence[Buffer | None]) -> list[Place | Literal]:
+        """Emits a program that another one holds."""
+        return emit_program(self, jaxpr, inputs, outputs)
+
+
+def copy_array(e: Emitter, source: Buffer, goal: Buffer) -> None:
+    """Code that copies an array."""
+    _emit_map(e, goal, lambda reader, index: reader.load_from(source, index))
+
+
+def fill_array(e: Emitter, goal: Buffer, value: Any) -> None:
+    """Code that writes one number everywhere."""
+    _emit_map(e, goal, lambda reader, index: reader.constant(value, goal.dtype))
+
+
+def add_array(e: Emitter, goal: Buffer, source: Buffer) -> None:
+    """Code for goal += source."""
+
+    def element(reader: Reader, index: Any) -> Node:
+        x, y = reader.load_from(goal, index), reader.load_from(source, index)
+        return reader.apply(lambda e, x, y: x + y, x, y, dtype=goal.dtype)
+
+    _emit_map(e, goal, element)
+
+
+def _emit_map(e: Emitter, goal: Buffer, element: Callable[[Reader, Any], Node]) -> None:
+    if 0 in goal.shape:
+        return
+    reader = Reader(goal.shape, lambda var, index: None, lambda var, in_memory: goal)
+    index = tuple(map(reader.variable, range(len(goal.shape))))
+    node = element(reader, index)
+    emit_nest(e, goal.shape, [StoreSink(node, goal.pointer, _address(goal, index, reader))])
+
+
+def _address(buffer: Buffer, index: Sequence[Affine], reader: Reader) -> Affine:
+    address = reader.fixed(buffer.offset)
+    for i, stride in zip(index, buffer.strides, strict=True):
+        address = address + i * stride
+    return address
+
+
+def emit_program(
+    context: Context, jaxpr: Jaxpr, inputs: Sequence[Place], outputs: Sequence[Buffer | None]
+) -> list[Place | Literal]:
+    """Emits the code of a program.
+
+    Args:
+        context: the function it goes into.
+        jaxpr: inlined and simplified, without constvars.
+        inputs: where the inputs are.
+        outputs: where each result goes; None if that is left open.
+
+    Returns:
+        Where the results are.
+    """
+    return _Execution(context, jaxpr, inputs, outputs).run()
+
+
+class _Execution:
+    def __init__(
+        self, context: Context, jaxpr: Jaxpr, inputs: Sequence[Place], outputs: Sequence[Buffer | None]
+    ) -> None:
+        self.context, self.e, self.jaxpr, self.outputs = context, context.e, jaxpr, outputs
+        wanted = self._wanted()
+        self.plan = Plan(self.e, jaxpr, dict(zip(jaxpr.invars, inputs, strict=True)), wanted)
+        self._allocate({b.pointer for b in wanted.values()})
+        self.emitted = 0  # nodes of the registers' reader
+
+    def _wanted(self) -> dict[Var, Buffer]:
+        """The results that are computed where they are wanted; others are copied there in the end."""
+        inputs = set(self.jaxpr.invars)
+        wanted: dict[Var, Buffer] = {}
+        for atom, buffer in zip(self.jaxpr.outvars, self.outputs, strict=True):
+            if isinstance(atom, Var) and buffer is not None and atom not in inputs:
+                wanted.setdefault(atom, buffer)
+        return wanted
+
+    # memory
+
+    def _allocate(self, given: set[str]) -> None:
+        """Gives each array in the workspace its place; those that do not live at the same time may share it."""
+        plan, lives = self.plan, dict[str, list[int]]()
+        sizes: dict[str, int] = {}
+
+        def use(var: Var, time: int) -> None:
+            var = plan.bases.get(var, var)
+            for place in (plan.places.get(var), plan.spilled.get(var)):
+                if isinstance(place, Buffer) and place.pointer not in given and var not in plan.inputs:
+                    lives.setdefault(place.pointer, [time, time])[1] = time
+                    sizes[place.pointer] = place.size * place.dtype.itemsize
+                elif isinstance(place, Buffer) and var in plan.spilled and place is plan.spilled[var]:
+                    lives.setdefault(place.pointer, [-1 if var in plan.inputs else time, time])[1] = time
+                    sizes[place.pointer] = place.size * place.dtype.itemsize
+
+        for time, step in enumerate(plan.steps):
+            for var in itertools.chain(step.writes, step.reads):
+                use(var, time)
+        for atom in self.jaxpr.outvars:
+            if isinstance(atom, Var):
+                use(atom, len(plan.steps))
+        offsets, total = _pack(lives, sizes)
+        start = self.context.reserve(total)
+        for pointer, offset in offsets.items():
+            self.context.bind(pointer, start + offset)
+
+    # steps
+
+    def run(self) -> list[Place | Literal]:
+        plan = self.plan
+        for var, buffer in plan.spilled.items():
+            if var in plan.inputs:
+                place = plan.inputs[var]
+                assert isinstance(place, Small)
+                spill(self.e, place, buffer)
+        for step in plan.steps:
+            if isinstance(step, SmallStep):
+                self._small(step)
+            elif isinstance(step, NestStep):
+                self._nest(step)
+            else:
+                assert isinstance(step, CallStep)
+                self._call(step)
+            self._spill(step)
+        return [self._result(atom, buffer) for atom, buffer in zip(self.jaxpr.outvars, self.outputs, strict=True)]
+
+    def _spill(self, step: Step) -> None:
+        for var in step.writes:
+            place = self.plan.places[var]
+            if var in self.plan.spilled and isinstance(place, Small):
+                spill(self.e, place, self.plan.spilled[var])
+
+    def _small(self, step: SmallStep) -> None:
+        place = self.plan.places[step.writes[0]]
+        assert isinstance(place, Small) and place.nodes is not None
+        place.values = [self._register(node) for node in place.nodes]
+
+    def _register(self, node: Node) -> Any:
+        """The value of a node of the registers' reader, with all it depends on."""
+        stack = [node]
+        while stack:
+            top = stack[-1]
+            if top.made is not None:
+                stack.pop()
+                continue
+            missing = [arg for arg in top.args if arg.made is None]
+            if missing:
+                stack += reversed(missing)
+                continue
+            top.made = self._made(top)
+            stack.pop()
+        return node.made
+
+    def _made(self, node: Node) -> Any:
+        e = self.e
+        if node.kind == "constant":
+            return e.constant(node.data, node.dtype)
+        if node.kind == "scalar":
+            place, position = node.data
+            return place.values[position]
+        if node.kind == "load":
+            pointer, address, strides = node.data
+            at = e.offset(pointer, address.constant, node.dtype)
+            for arg, stride in zip(node.args, strides, strict=True):
+                assert arg.made is not None
+                at = e.offset(at, (arg.made * stride).name, node.dtype)
+            return e.load(at, node.dtype)
+        assert node.kind == "apply", node.kind
+        code, params = node.data
+        return code(e, *[arg.made for arg in node.args], **params)
+
+    def _nest(self, step: NestStep) -> None:
+        results: dict[Var, list[ReduceSink]] = {}
+        for var, (eqn, lowering) in step.roots.items():
+            place = self.plan.places[var]
+            if isinstance(lowering, Reduction) and isinstance(place, Buffer) and _filled_first(step, eqn, lowering):
+                empty = 0 in step.space
+                value = {"add": 0, "mul": 1}.get(lowering.combine) if empty else None
+                fill_array(self.e, place, neutral(lowering.combine, place.dtype) if value is None else value)
+        for box in step.boxes:
+            sinks: list[Sink] = []
+            for var, (eqn, lowering) in step.roots.items():
+                sink = self._sink(step, box, var, eqn, lowering)
+                sinks.append(sink)
+                if isinstance(sink, ReduceSink) and sink.pointer is None:
+                    results.setdefault(var, []).append(sink)
+            emit_nest(self.e, box.extents, sinks)
+            self.context.work += float(np.prod(box.extents)) * max(len(box.reader.nodes), 1)
+        for var, parts in results.items():
+            place = self.plan.places[var]
+            assert isinstance(place, Small)
+            value = parts[0].result
+            for part in parts[1:]:
+                assert value is not None and part.result is not None
+                value = self.e.combine(part.combine, value, part.result)
+            assert value is not None
+            place.values = [value]
+        self.context.report.append(step)
+
+    def _sink(self, step: NestStep, box: Box, var: Var, eqn: Eqn, lowering: Any) -> Sink:
+        place, node = self.plan.places[var], box.nodes[var]
+        if not isinstance(lowering, Reduction):
+            assert isinstance(place, Buffer)
+            return StoreSink(node, place.pointer, _address(place, box.index, box.reader))
+        kept = lowering.kept(*[a.aval for a in eqn.invars], **eqn.params)
+        bits = sum(1 << k for k in kept)
+        if isinstance(place, Small):
+            return ReduceSink(node, lowering.combine, 0, None, None)
+        address = _address(place, [box.index[k] for k in kept], box.reader)
+        return ReduceSink(
+            node, lowering.combine, bits, place.pointer, address, _filled_first(step, eqn, lowering)
+        )
+
+    def _call(self, step: CallStep) -> None:
+        eqn, plan = step.eqn, self.plan
+        outs = [plan.places[v] for v in eqn.outvars]
+        if step.lowering is None:
+            operands = [self.context.materialise(self._operand(a)) for a in eqn.invars]
+            self.context.python_call(self.context, eqn, operands, outs)
+        else:
+            step.lowering.emit(self.context, [self._operand(a) for a in eqn.invars], outs, **eqn.params)
+        self.context.report.append(step)
+
+    def _operand(self, atom: Atom) -> Place | Literal:
+        if isinstance(atom, Literal):
+            return atom
+        return self.plan.spilled.get(atom) or self.plan.places[atom]
+
+    def _result(self, atom: Atom, wanted: Buffer | None) -> Place | Literal:
+        if isinstance(atom, Literal):
+            if wanted is None:
+                return atom
+            fill_array(self.e, wanted, atom.val)
+            return wanted
+        place = self.plan.places[atom]
+        if wanted is None:
+            return place
+        if isinstance(place, Small):
+            spill(self.e, place, wanted)
+        elif place.pointer != wanted.pointer:
+            copy_array(self.e, place, wanted)
+        return wanted
+
+
+def _filled_first(step: NestStep, eqn: Eqn, lowering: Reduction) -> bool:
+    """Whether a reduction's result in memory starts from the neutral element and is combined with what is there."""
+    kept = lowering.kept(*[a.aval for a in eqn.invars], **eqn.params)
+    reduced = [k for k in range(len(step.space)) if k not in kept and step.space[k] > 1]
+    return len(step.boxes) != 1 or any(k < max(kept, default=-1) for k in reduced)
+
+
+def _pack(lives: dict[str, list[int]], sizes: dict[str, int]) -> tuple[dict[str, int], int]:
+    """Offsets such that arrays that live at the same time do not overlap; the largest first."""
+    offsets: dict[str, int] = {}
+    placed: list[tuple[int, int, int, int]] = []  # offset, end, first and last step
+    for pointer in sorted(lives, key=lambda p: -sizes[p]):
+        first, last = lives[pointer]
+        size = max(-(-sizes[pointer] // _ALIGNMENT), 1) * _ALIGNMENT
+        offset = 0
+        for start, end, other_first, other_last in placed:
+            if last < other_first or other_last < first:
+                continue
+            if offset + size <= start:
+                break
+            offset = max(offset, end)
+        offsets[pointer] = offset
+        placed.append((offset, offset + size, first, last))
+        placed.sort()
+    return offsets, max((end for _, end, _, _ in placed), default=0)

@@ -1,0 +1,437 @@
+"""The plan of a program: what is computed in registers, what in which loop nest, what by a call; and in which order.
+
+Small arrays are computed element by element in registers. A large array is *stored* if it is a result, if a call reads
+it, or if reading it through would cost more; the others exist only as the expressions of their elements. Stored arrays
+and reductions over one space, none of which waits for another's end, share a loop nest.
+
+Steps have times: odd ones for nests and calls, even ones for what happens in registers between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from functrace.backend.compiler.affine import Affine, NotAffineError
+from functrace.backend.compiler.emit import Emitter, Unsupported, element_type
+from functrace.backend.compiler.nodes import Index, Node, Reader, SplitBoxError
+from functrace.backend.compiler.places import SMALL, Buffer, Place, Small
+from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
+from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction
+
+__all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step"]
+
+_UNROLLED = 64  # terms of a reduction that is computed in registers
+_MOST_BOXES = 300
+_DEEPEST = 100  # operations that are read through on the way to an element
+_STORE = 4.0  # what storing and loading an element costs, in additions
+_ATTEMPTS = 20
+
+
+class Step:
+    """One step of the program."""
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+        self.reads: set[Var] = set()
+        self.writes: list[Var] = []
+
+
+class SmallStep(Step):
+    """An operation in registers."""
+
+    def __init__(self, time: int, eqn: Eqn) -> None:
+        super().__init__(time)
+        self.eqn = eqn
+
+
+class CallStep(Step):
+    """A library call, loop or branch; without a lowering, a call of the primitive's evaluation in Python."""
+
+    def __init__(self, time: int, eqn: Eqn, lowering: Call | Control | None) -> None:
+        super().__init__(time)
+        self.eqn, self.lowering = eqn, lowering
+
+
+class _OtherIndexError(Exception):
+    """A root of the nest is read at another index than its own, or before it is complete."""
+
+
+class Box:
+    """A part of a nest's space, with the reader that stands for it and the nodes of the nest's roots."""
+
+    def __init__(self, nest: NestStep, starts: tuple[int, ...], extents: tuple[int, ...]) -> None:
+        self.starts, self.extents = starts, extents
+        self.reader = Reader(extents, self._producer, nest.place)
+        self.index = tuple(self.reader.variable(k, start) for k, start in enumerate(starts))
+        self.nodes: dict[Var, Node] = {}
+        self._nest = nest
+
+    def _producer(self, var: Var, index: Index) -> tuple[Eqn, Lowering] | None:
+        found = self._nest.roots.get(var)
+        if found is None:
+            return self._nest.plan.virtual.get(var)
+        if tuple(index) != self.index or isinstance(found[1], Reduction):
+            raise _OtherIndexError
+        return found
+
+    def fill(self) -> SplitBoxError | None:
+        """Makes the nodes of the roots that have none here; gives the cut that has to be made first, if one has."""
+        for var, (eqn, lowering) in self._nest.roots.items():
+            if var in self.nodes:
+                continue
+            try:
+                if isinstance(lowering, Reduction):
+                    self.nodes[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
+                else:
+                    self.nodes[var] = self.reader.read(var, self.index)
+            except SplitBoxError as cut:
+                return cut
+        return None
+
+    def cut(self, cut: SplitBoxError) -> list[Box]:
+        axis, at = cut.axis, cut.position
+        first = tuple([at if k == axis else n for k, n in enumerate(self.extents)])
+        second = tuple([n - at if k == axis else n for k, n in enumerate(self.extents)])
+        start = tuple([s + at if k == axis else s for k, s in enumerate(self.starts)])
+        return [Box(self._nest, self.starts, first), Box(self._nest, start, second)]
+
+
+class NestStep(Step):
+    """A loop nest over `space`, with one or several roots: stored arrays, and reductions."""
+
+    def __init__(self, time: int, space: tuple[int, ...], plan: Plan) -> None:
+        super().__init__(time)
+        self.space, self.plan = space, plan
+        self.roots: dict[Var, tuple[Eqn, Lowering]] = {}
+        self.boxes = [] if 0 in space else [Box(self, (0,) * len(space), space)]
+
+    def place(self, var: Var, in_memory: bool) -> Place:
+        if self.plan.bases.get(var, var) in self.roots:
+            raise _OtherIndexError
+        self.reads.add(var)
+        return self.plan.place(var, in_memory)
+
+    def add(self, var: Var, eqn: Eqn, lowering: Lowering) -> None:
+        """Takes in a root; the boxes are cut where its operands are.
+
+        Raises:
+            NotAffineError, _OtherIndexError: it cannot be computed in this nest, which is as before.
+        """
+        self.roots[var] = (eqn, lowering)
+        before, pending, done = self.boxes, list(self.boxes), []
+        try:
+            while pending:
+                box = pending.pop()
+                cut = box.fill()
+                if cut is None:
+                    done.append(box)
+                else:
+                    pending += reversed(box.cut(cut))
+                    if len(pending) + len(done) > _MOST_BOXES:
+                        raise NotAffineError
+        except (_OtherIndexError, NotAffineError):
+            del self.roots[var]
+            for box in before:
+                box.nodes.pop(var, None)
+            raise
+        self.boxes = done
+
+
+class Plan:
+    """The plan of one program.
+
+    Args:
+        e: for fresh names.
+        jaxpr: the program, inlined and simplified, without constvars.
+        inputs: where its inputs are.
+        outputs: where results are wanted in memory, by variable.
+    """
+
+    def __init__(self, e: Emitter, jaxpr: Jaxpr, inputs: dict[Var, Place], outputs: dict[Var, Buffer]) -> None:
+        self.e, self.jaxpr, self.inputs, self.outputs = e, jaxpr, inputs, outputs
+        self.lowerings = [choose(eqn) for eqn in jaxpr.eqns]
+        self.definitions = {v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars}
+        self.stored = self._initially_stored()
+        self.copied: set[Var] = set()
+        attempts = 0
+        while self._attempt():
+            attempts += 1
+            if attempts > _ATTEMPTS + len(jaxpr.eqns):
+                raise Unsupported("too many attempts to plan")
+        self.steps.sort(key=lambda step: step.time)
+
+    # what is stored
+
+    def _initially_stored(self) -> set[Var]:
+        stored = {v for v in self.jaxpr.outvars if isinstance(v, Var)}
+        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+            if lowering is None or isinstance(lowering, (Call, Control)):
+                stored.update(a for a in eqn.invars if isinstance(a, Var))
+            elif isinstance(lowering, Indexed) and eqn.outvars[0].aval.size > SMALL:
+                stored.update(self._barriers(eqn, lowering))
+        for eqn, lowering in zip(reversed(self.jaxpr.eqns), reversed(self.lowerings), strict=True):
+            operand = eqn.invars[0] if eqn.invars else None
+            if isinstance(lowering, Indexed) and eqn.outvars[0] in stored and isinstance(operand, Var):
+                if self._view(eqn, lowering, Buffer("", operand.aval.shape, operand.aval.dtype)) is not None:
+                    stored.add(operand)
+        return stored
+
+    def _barriers(self, eqn: Eqn, lowering: Indexed) -> Iterable[Var]:
+        """Operands that cannot be read through this operation, because the indices are not affine."""
+        try:
+            self._read_alone(eqn, lowering, None)
+        except NotAffineError:
+            return [a for a in eqn.invars if isinstance(a, Var)]
+        except SplitBoxError:
+            pass
+        return []
+
+    def _read_alone(self, eqn: Eqn, lowering: Indexed, operand: Buffer | None) -> Node:
+        """An element of the output, all operands in memory."""
+        shape = eqn.outvars[0].aval.shape
+        reader = Reader(
+            shape,
+            lambda var, index: None,
+            lambda var, in_memory: operand or Buffer("", var.aval.shape, var.aval.dtype),
+        )
+        return lowering.read(reader, tuple(map(reader.variable, range(len(shape)))), *eqn.invars, **eqn.params)
+
+    def _view(self, eqn: Eqn, lowering: Lowering | None, operand: Buffer) -> Buffer | None:
+        """The output as a view of the first operand in memory, if it is one."""
+        aval = eqn.outvars[0].aval
+        if not isinstance(lowering, Indexed) or len(eqn.invars) != 1 or not aval.size:
+            return None
+        try:
+            node = self._read_alone(eqn, lowering, operand)
+        except (NotAffineError, SplitBoxError):
+            return None
+        if node.kind != "load" or node.args:
+            return None
+        address: Affine = node.data[1]
+        return Buffer(operand.pointer, aval.shape, aval.dtype, address.coefficients, address.constant)
+
+    # one attempt
+
+    def _attempt(self) -> bool:
+        """Plans all equations; whether it has to be done again, after more was found that has to be stored."""
+        self.steps: list[Step] = []
+        self.nests: dict[tuple[int, ...], list[NestStep]] = {}
+        self.places: dict[Var, Place] = dict(self.inputs)
+        self.bases: dict[Var, Var] = {}  # of views: the array in memory that they are views of
+        self.spilled: dict[Var, Buffer] = {}
+        self.waits: dict[Var, frozenset[Step]] = dict.fromkeys(self.inputs, frozenset())
+        self.virtual: dict[Var, tuple[Eqn, Lowering]] = {}
+        self.weight: dict[Var, float] = {}
+        self.depth: dict[Var, int] = {}
+        self.reading: Step | None = None
+        self.registers = Reader((), lambda var, index: self.virtual.get(var), self._place_for_registers, True)
+        effects = 1
+        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+            waits = self._waits(eqn)
+            if lowering is None or isinstance(lowering, (Call, Control)):
+                time = _odd_after(waits)
+                if has_effects(eqn):
+                    time = max(time, effects)
+                    effects = time + 2
+                self._plan_call(CallStep(time, eqn, lowering))
+                continue
+            out = eqn.outvars[0]
+            if _is_small(eqn, lowering):
+                self._plan_small(eqn, lowering, waits)
+            elif not isinstance(lowering, Reduction) and out not in self.stored:
+                self._plan_virtual(eqn, lowering, waits)
+                if self.depth[out] > _DEEPEST:
+                    self.stored.add(out)
+                    return True
+            elif not self._plan_view(eqn, lowering):
+                try:
+                    self._plan_root(eqn, lowering, waits)
+                except NotAffineError as error:
+                    self._store_operands(error.eqn or eqn, eqn)
+                    return True
+        wanted = self._read_too_often()
+        self.stored |= wanted
+        return bool(wanted)
+
+    def _waits(self, eqn: Eqn) -> frozenset[Step]:
+        found: frozenset[Step] = frozenset()
+        for a in eqn.invars:
+            if isinstance(a, Var) and not self.waits[a] <= found:
+                found |= self.waits[a]
+        return found
+
+    def place(self, var: Var, in_memory: bool) -> Place:
+        """Where an array is; one in registers is written to memory too if so asked."""
+        place = self.places[var]
+        if isinstance(place, Small) and in_memory:
+            if var not in self.spilled:
+                self.spilled[var] = Buffer(self.e.fresh("buf"), place.shape, place.dtype)
+            return self.spilled[var]
+        return place
+
+    def _place_for_registers(self, var: Var, in_memory: bool) -> Place:
+        if self.reading is not None:
+            self.reading.reads.add(var)
+        return self.place(var, in_memory)
+
+    def _new_buffer(self, var: Var) -> Buffer:
+        wanted = self.outputs.get(var)
+        return wanted or Buffer(self.e.fresh("buf"), var.aval.shape, var.aval.dtype)
+
+    def _plan_call(self, step: CallStep) -> None:
+        eqn = step.eqn
+        step.reads = {a for a in eqn.invars if isinstance(a, Var)}
+        if not isinstance(step.lowering, Control):
+            for var in step.reads:
+                self.place(var, True)
+        for out in eqn.outvars:
+            self.places[out] = self._new_buffer(out)
+            self.waits[out] = frozenset([step])
+        step.writes = list(eqn.outvars)
+        self.steps.append(step)
+
+    def _plan_virtual(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
+        out = eqn.outvars[0]
+        operands = [a for a in eqn.invars if isinstance(a, Var)]
+        own = lowering.weight if isinstance(lowering, Elementwise) else 0.0
+        self.virtual[out] = (eqn, lowering)
+        self.waits[out] = waits
+        self.weight[out] = own + sum(self.weight.get(a, 0.0) for a in operands)
+        self.depth[out] = 1 + max((self.depth.get(a, 0) for a in operands), default=0)
+
+    def _plan_small(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
+        out = eqn.outvars[0]
+        step = SmallStep(max((w.time + w.time % 2 for w in waits), default=0), eqn)
+        self.reading = step
+        indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*out.aval.shape)]
+        nodes = [self.registers.through(eqn, lowering, index) for index in indices]
+        self.reading = None
+        self.places[out] = Small(out.aval.shape, out.aval.dtype, nodes)
+        self.waits[out] = frozenset([step])
+        step.writes = [out]
+        self.steps.append(step)
+
+    def _plan_view(self, eqn: Eqn, lowering: Lowering) -> bool:
+        """A stored array that is a view of one in memory takes no step, unless it is a result."""
+        out = eqn.outvars[0]
+        operand = eqn.invars[0] if eqn.invars else None
+        if out in self.copied or out in self.jaxpr.outvars or not isinstance(operand, Var) or operand in self.virtual:
+            return False
+        place = self.places[operand]
+        view = self._view(eqn, lowering, place) if isinstance(place, Buffer) else None
+        if view is None:
+            return False
+        self.places[out] = view
+        self.bases[out] = self.bases.get(operand, operand)
+        self.waits[out] = self.waits[operand]
+        return True
+
+    def _plan_root(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
+        """Finds or makes the nest of a stored array or reduction.
+
+        Raises:
+            NotAffineError: something has to be stored first.
+        """
+        out = eqn.outvars[0]
+        avals = [a.aval for a in eqn.invars]
+        space = lowering.space(*avals, **eqn.params) if isinstance(lowering, Reduction) else out.aval.shape
+        for nest in self.nests.get(space, ()):
+            if all(w is nest or w.time < nest.time for w in waits):
+                try:
+                    nest.add(out, eqn, lowering)
+                except (_OtherIndexError, NotAffineError):
+                    continue
+                self._join(nest, out)
+                return
+        nest = NestStep(_odd_after(waits), space, self)
+        nest.add(out, eqn, lowering)
+        self.steps.append(nest)
+        nests = self.nests.setdefault(space, [])
+        nests.append(nest)
+        nests.sort(key=lambda n: n.time)
+        self._join(nest, out)
+
+    def _join(self, nest: NestStep, out: Var) -> None:
+        nest.writes.append(out)
+        self.waits[out] = frozenset([nest])
+        if isinstance(nest.roots[out][1], Reduction) and out.aval.shape == () and nest.boxes:
+            self.places[out] = Small((), out.aval.dtype)
+        else:
+            self.places[out] = self._new_buffer(out)
+
+    def _store_operands(self, eqn: Eqn, root: Eqn) -> None:
+        """After reading through an equation has failed: its operands are to lie in memory, one after the other.
+
+        If they do, what reads its output through is to find that in memory; if that is the root itself, there is no
+        loop for it.
+        """
+        operands = [a for a in eqn.invars if isinstance(a, Var)]
+        virtual = {a for a in operands if a in self.virtual}
+        views = {a for a in operands if a in self.bases}
+        out = eqn.outvars[0]
+        if virtual:
+            self.stored |= virtual
+        elif views:
+            self.copied |= views
+        elif out in self.virtual and eqn is not root:
+            self.stored.add(out)
+        else:
+            self.lowerings[self.jaxpr.eqns.index(root)] = None
+            self.stored.update(a for a in root.invars if isinstance(a, Var))
+
+    def _read_too_often(self) -> set[Var]:
+        """Arrays read through so often that storing them is cheaper."""
+        volumes: dict[Var, int] = {}
+        for nests in self.nests.values():
+            for nest in nests:
+                for box in nest.boxes:
+                    for var, volume in box.reader.read_through():
+                        if var in self.virtual:
+                            volumes[var] = volumes.get(var, 0) + volume
+        return {
+            var
+            for var, volume in volumes.items()
+            if (volume - var.aval.size) * self.weight[var] > _STORE * var.aval.size
+        }
+
+
+def _odd_after(waits: Iterable[Step]) -> int:
+    """The first time for a nest or call that waits for these steps."""
+    return max((w.time + 1 + w.time % 2 for w in waits), default=1)
+
+
+def _is_small(eqn: Eqn, lowering: Lowering) -> bool:
+    """Whether an equation is computed in registers."""
+    if eqn.outvars[0].aval.size > SMALL:
+        return False
+    if isinstance(lowering, Reduction):
+        space = lowering.space(*[a.aval for a in eqn.invars], **eqn.params)
+        return int(np.prod(space, dtype=np.int64)) <= _UNROLLED
+    return True
+
+
+def choose(eqn: Eqn) -> Lowering | None:
+    """The first lowering of an equation's primitive that suits its operands."""
+    rule: Any = eqn.primitive.lower
+    if rule is None:
+        return None
+    avals = [a.aval for a in eqn.invars]
+    for lowering in rule if isinstance(rule, tuple) else (rule,):
+        if not lowering.suits(*avals, **eqn.params):
+            continue
+        if not isinstance(lowering, (Call, Control)) and not _has_element_types(eqn):
+            continue
+        return lowering
+    return None
+
+
+def _has_element_types(eqn: Eqn) -> bool:
+    try:
+        for atom in (*eqn.invars, *eqn.outvars):
+            element_type(atom.aval.dtype)
+    except Unsupported:
+        return False
+    return True

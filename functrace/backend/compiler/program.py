@@ -1,0 +1,153 @@
+"""From a jaxpr to a module of LLVM IR, and to machine code that can be called."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from functrace.backend import llvm, symbols
+from functrace.backend.compiler.emit import Emitter
+from functrace.backend.compiler.execute import Context, emit_program
+from functrace.backend.compiler.inline import inline
+from functrace.backend.compiler.places import Buffer
+from functrace.backend.compiler.python_call import emit_python_call
+from functrace.backend.llvm import Target
+from functrace.core.ir import Jaxpr
+from functrace.interpreters.simplify import simplify
+
+__all__ = ["Kernel", "Module", "compile_module", "load_module", "prepare"]
+
+_LONG = 1e5  # element operations: about 50 microseconds
+
+
+@dataclass
+class Module:
+    """A program as LLVM IR.
+
+    Args:
+        text: the IR; its function is `i64 kernel(ptr pointers)`, see `functrace.backend.dispatcher`.
+        symbols: names of functions outside, in the order of the module's table.
+        objects: Python objects that the code refers to, by "object:k" in `symbols`.
+        workspace: bytes.
+        uses_python: whether it calls Python, so that it must hold the interpreter's lock.
+        report: the steps, in order.
+    """
+
+    text: str
+    symbols: list[str]
+    objects: list[Any]
+    workspace: int
+    uses_python: bool
+    work: float
+    report: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Kernel:
+    """Machine code in this process.
+
+    Args:
+        address: of its function.
+        workspace: bytes.
+        long: whether other threads should run Python meanwhile.
+        keep: what has to stay alive for it.
+    """
+
+    address: int
+    workspace: int
+    long: bool
+    keep: Any
+
+
+def prepare(jaxpr: Jaxpr) -> Jaxpr:
+    """The program that is compiled: inlined and simplified."""
+    return simplify(inline(jaxpr))
+
+
+def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -> Module:
+    """The module of a prepared program, whose inputs and outputs are arrays in memory.
+
+    Args:
+        jaxpr: without constvars.
+        bound: the number of inputs, the first ones, that are constants.
+        target: the instruction set.
+
+    Raises:
+        Unsupported: something has no code.
+    """
+    target = target or llvm.target()
+    e = Emitter(target)
+    context = Context(e, emit_python_call)
+    head = ["define i64 @kernel(ptr %pointers) #0 {", "entry:"]
+
+    def pointer(k: int) -> str:
+        name = e.fresh("arg")
+        head.append(f"  {name}.at = getelementptr ptr, ptr %pointers, i64 {k}")
+        head.append(f"  {name} = load ptr, ptr {name}.at")
+        return name
+
+    pointers = [e.symbol(f"constant:{k}") for k in range(bound)]
+    count = len(jaxpr.invars) - bound
+    pointers += [pointer(k) for k in range(count)]
+    inputs = [Buffer(p, v.aval.shape, v.aval.dtype) for p, v in zip(pointers, jaxpr.invars, strict=True)]
+    outputs = [Buffer(pointer(count + k), a.aval.shape, a.aval.dtype) for k, a in enumerate(jaxpr.outvars)]
+    emit_program(context, jaxpr, inputs, outputs)
+    if context.workspace:
+        head.append(f"  %arena.at = getelementptr ptr, ptr %pointers, i64 {count + len(outputs)}")
+        head.append("  %arena = load ptr, ptr %arena.at")
+    for place in e.symbols.values():
+        at = f"getelementptr ([{len(e.symbols)} x ptr], ptr @table, i64 0, i64 {place})"
+        head.append(f"  %sym{place} = load ptr, ptr {at}")
+    tail = ["  ret i64 0"]
+    if e.guards:
+        head += ["  %guard = alloca i8", "  store i8 0, ptr %guard"]
+        tail = ["  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
+    if context.uses_python:
+        tail += ["failed:", "  ret i64 1"]
+    parts = [
+        f"@table = internal global [{max(len(e.symbols), 1)} x ptr] zeroinitializer",
+        *e.globals,
+        *sorted(e.declared),
+        "define ptr @table_address() #0 {",
+        "  ret ptr @table",
+        "}",
+        *head,
+        *context.prologue,
+        *e.lines,
+        *tail,
+        "}",
+        f"attributes #0 = {{ {llvm.attributes(target)} }}",
+    ]
+    return Module(
+        "\n".join(parts) + "\n",
+        list(e.symbols),
+        e.objects,
+        context.workspace,
+        context.uses_python,
+        context.work,
+        context.report,
+    )
+
+
+def load_module(module: Module, code: bytes, constants: Sequence[np.ndarray], target: Target | None = None) -> Kernel:
+    """Links machine code of a module into this process."""
+    library = llvm.load(code, target or llvm.target())
+    addresses = []
+    for name in module.symbols:
+        if name.startswith("object:"):
+            addresses.append(id(module.objects[int(name[7:])]))
+        elif name.startswith("data:"):
+            addresses.append(module.objects[int(name[5:])].ctypes.data)
+        elif name.startswith("constant:"):
+            addresses.append(constants[int(name[9:])].ctypes.data)
+        else:
+            addresses += symbols.resolve([name])
+    if addresses:
+        function: Callable[[], int] = ctypes.CFUNCTYPE(ctypes.c_void_p)(library.address("table_address"))
+        (ctypes.c_uint64 * len(addresses)).from_address(function())[:] = addresses
+    keep = (library, module.objects, list(constants))
+    return Kernel(library.address("kernel"), module.workspace, not module.uses_python and module.work > _LONG, keep)

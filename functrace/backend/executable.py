@@ -1,0 +1,141 @@
+"""A jaxpr as something that runs: machine code where the compiler has some, NumPy calls where it refuses.
+
+Compilation never changes what a program means: what cannot be compiled, and a call that the machine code declines (an
+index out of range), runs as the flat Python function of the same program.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from functrace.backend import disk_cache, llvm, symbols
+from functrace.backend.compiler.emit import Unsupported
+from functrace.backend.compiler.program import Kernel, Module, compile_module, load_module, prepare
+from functrace.backend.dispatcher import Argument, Dispatcher, Output, Signature, make_dispatcher
+from functrace.core.evaluate import python_function
+from functrace.core.ir import Jaxpr
+from functrace.core.trace import EVAL, reset_trace, set_trace
+from functrace.errors import CompilationWarning
+
+__all__ = ["Executable", "compilation_disabled"]
+
+_MISSED = object()
+_compiling = threading.RLock()
+
+
+def compilation_disabled() -> bool:
+    """Whether the environment asks for no machine code."""
+    return os.environ.get("FUNCTRACE_DISABLE_JIT", "0") not in ("", "0")
+
+
+class Executable:
+    """A program that can be run.
+
+    Args:
+        jaxpr: without constvars.
+        constants: values of its first inputs, which are bound.
+    """
+
+    def __init__(self, jaxpr: Jaxpr, constants: Sequence[Any] = ()) -> None:
+        self.jaxpr = prepare(jaxpr)
+        self.constants = [_owned(c, v.aval.dtype) for c, v in zip(constants, self.jaxpr.invars, strict=False)]
+        self.avals = [v.aval for v in self.jaxpr.invars[len(self.constants) :]]
+        self.outputs = [
+            Output.number(a.dtype) if a.shape == () else Output.array(a.dtype, a.shape) for a in self.jaxpr.out_avals
+        ]
+        self.module: Module | None = None
+        self.kernel: Kernel | None = None
+        #: Why there is no machine code.
+        self.refusal: str | None = None
+        self._python: Callable[..., list[Any]] | None = None
+        self._dispatcher: Dispatcher | None = None
+        self._signatures: set[Signature] = set()
+        self._compile()
+
+    def _compile(self) -> None:
+        try:
+            with _compiling:
+                target = llvm.target()
+                self.module = compile_module(self.jaxpr, len(self.constants), target)
+                code = disk_cache.object_code(
+                    "program", target, lambda: self._text(), self._text(), symbols.blas_convention()
+                )
+                self.kernel = load_module(self.module, code, self.constants, target)
+        except Unsupported as refusal:
+            self.refusal = str(refusal)
+        except Exception as error:
+            self.refusal = f"{type(error).__name__}: {error}"
+            warnings.warn(
+                "a program could not be compiled and runs by NumPy calls instead; please report this as a bug of "
+                f"functrace, with the program and this line: {self.refusal.splitlines()[0][:300]}",
+                CompilationWarning,
+                stacklevel=2,
+            )
+
+    def _text(self) -> str:
+        assert self.module is not None
+        return self.module.text
+
+    def evaluate(self, *values: Any) -> list[Any]:
+        """Runs the program as NumPy calls."""
+        if self._python is None:
+            self._python = python_function(self.jaxpr)
+        token = set_trace(EVAL)
+        try:
+            return self._python(*self.constants, *values)
+        finally:
+            reset_trace(token)
+
+    def signature(self, arguments: Sequence[Argument], as_tuple: bool = True) -> Signature | None:
+        """What the machine code takes and gives, for arguments of these kinds; None if they are not the program's."""
+        if self.kernel is None or len(arguments) != len(self.avals):
+            return None
+        for argument, aval in zip(arguments, self.avals, strict=True):
+            if argument.dtype != aval.dtype or argument.shape != aval.shape:
+                return None
+        return Signature(tuple(arguments), tuple(self.outputs), as_tuple, self.kernel.workspace, self.kernel.long)
+
+    def run(self, *values: Any) -> Sequence[Any]:
+        """Runs the program on plain values; results are new arrays and NumPy scalars."""
+        if self.kernel is None:
+            return self.evaluate(*values)
+        if self._dispatcher is not None:
+            found = self._dispatcher(*values)
+            if found is not _MISSED:
+                return found
+        proper = [_proper(v, a.dtype) for v, a in zip(values, self.avals, strict=True)]
+        arguments = [Argument.of(v) for v in proper]
+        signature = None if None in arguments else self.signature([a for a in arguments if a is not None])
+        if signature is None:
+            return self.evaluate(*values)
+        if self._dispatcher is None:
+            self._dispatcher = make_dispatcher(signature, self.kernel.address, _missed, keep=self.kernel)
+        found = self._dispatcher(*proper)
+        if found is _MISSED and signature not in self._signatures:
+            self._signatures.add(signature)
+            self._dispatcher.add_signature(signature, self.kernel.address, self.kernel)
+            found = self._dispatcher(*proper)
+        # What the machine code declines though the types fit, NumPy says the right thing about.
+        return self.evaluate(*values) if found is _MISSED else found
+
+
+def _missed(*args: Any, **kwargs: Any) -> Any:
+    return _MISSED
+
+
+def _owned(value: Any, dtype: np.dtype) -> np.ndarray:
+    """A constant as machine code reads it, out of reach of later changes."""
+    return np.array(value, dtype, order="C", copy=True)
+
+
+def _proper(value: Any, dtype: np.dtype) -> Any:
+    """A value as machine code takes it: a contiguous array in the machine's byte order, or a NumPy scalar."""
+    if isinstance(value, np.ndarray) and value.ndim:
+        return np.require(value, dtype, ["C", "A"]) if type(value) is np.ndarray else np.array(value, dtype, order="C")
+    return dtype.type(value)

@@ -1,0 +1,110 @@
+"""How a primitive is compiled, said without knowing the compiler: the vocabulary of the `lower` rules.
+
+A `lower` rule is one of the classes below, or a tuple of them, of which the first that `suits` is taken:
+
+- `Elementwise(code)`: `code(e, *values, **params)`, one element of the output from those of the operands. `e` is the
+  emitter; values have Python's operators.
+- `Indexed(read)`: `read(r, index, *operands, **params)`, the element of the output at `index`. `r.read(operand, index)`
+  reads one of an operand; indices are affine in the loop's variables: they can be added, and multiplied by integers.
+- `Reduction(combine, space, element, kept)`: combines `element(r, index, *operands, **params)` over the axes of `space`
+  that are not `kept`.
+- `Call(emit)`: `emit(e, operands, outputs, **params)`, code that works on whole arrays in memory: a library function.
+- `Inline(program)`: `program(**params)`, the jaxpr that takes the equation's place.
+- `Rewrite(function)`: `function(*operands, **params)`, the same in other primitives.
+- `Control(emit)`: `emit(e, operands, outputs, **params)`: code that holds programs of its own: loops and branches.
+
+A primitive without one is called as it is, by way of Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Call", "Control", "Elementwise", "Indexed", "Inline", "Lowering", "Reduction", "Rewrite", "function"]
+
+
+def _always(*avals: Any, **params: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What all have in common.
+
+    Args:
+        suits: `suits(*avals, **params)`, whether it compiles operands of these types.
+    """
+
+    suits: Callable[..., bool] = _always
+
+
+@dataclass(frozen=True)
+class Elementwise(Lowering):
+    """Code for one element. `weight` is its price in units of an addition."""
+
+    code: Callable[..., Any] = None  # type: ignore[assignment]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Indexed(Lowering):
+    """The element at an index; moves elements and computes nothing."""
+
+    read: Callable[..., Any] = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Reduction(Lowering):
+    """A sum, product or extremum over some axes of an iteration space.
+
+    Args:
+        combine: "add", "mul", "max", "min", "fmax", "fmin", "and" or "or".
+        space: `space(*avals, **params)`, the extents of the iteration space.
+        element: see the module's text.
+        kept: `kept(*avals, **params)`, the axes of the space that the output's axes are, in order.
+    """
+
+    combine: str = "add"
+    space: Callable[..., tuple[int, ...]] = None  # type: ignore[assignment]
+    element: Callable[..., Any] = None  # type: ignore[assignment]
+    kept: Callable[..., tuple[int, ...]] = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Call(Lowering):
+    """A library function on arrays in memory.
+
+    Args:
+        views: whether operands may be strided views (else they are C contiguous).
+    """
+
+    emit: Callable[..., Any] = None  # type: ignore[assignment]
+    views: bool = False
+
+
+@dataclass(frozen=True)
+class Inline(Lowering):
+    """A call of a program that is compiled in place."""
+
+    program: Callable[..., Any] = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Rewrite(Lowering):
+    """An operation that is compiled as others; gives one value, or a list when the primitive is `multiple`."""
+
+    function: Callable[..., Any] = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Control(Lowering):
+    """Loops and branches."""
+
+    emit: Callable[..., Any] = None  # type: ignore[assignment]
+
+
+def function(name: str, weight: float = 20.0) -> Elementwise:
+    """The elementary function of that name in the vector library."""
+    return Elementwise(code=lambda e, *values: e.math(name, *values), weight=weight)

@@ -1,0 +1,165 @@
+"""The compiled programs of a problem: one linearisation of objective and constraints, one of the Lagrangian's gradient.
+
+The one idea: a program is split into a part that runs once per iterate and gives values and residuals, and linear parts
+that take these residuals. The gradient, the Jacobian and all products with it read one linearisation of (f, c); the
+Hessian and all products with it read one of the gradient of the Lagrangian.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from functrace import numpy as fnp
+from functrace.control.call import simplified
+from functrace.core.evaluate import python_function
+from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, eval_jaxpr, hoist_constants, live_eqns
+from functrace.core.trace import EVAL, reset_trace, set_trace
+from functrace.core.types import ShapedArray
+from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr
+from functrace.interpreters.staging import stage
+from functrace.interpreters.transpose import transpose_jaxpr
+from functrace.optimize.lagrangian import weighted
+from functrace.transforms import grad, jit
+
+__all__ = ["Compiled", "FirstOrder", "Linear", "SecondOrder", "lagrangian_of", "weights"]
+
+#: A function of (x, *parameters) that gives [objective, constraints].
+Both = Callable[..., list[Any]]
+
+
+class Compiled:
+    """A program that runs at once, by NumPy calls, and as machine code once that is worth the compiler's time.
+
+    Args:
+        closed: the program.
+    """
+
+    #: Seconds of NumPy calls after which the compiler is asked: about what it takes for a program.
+    PATIENCE = 0.1
+
+    def __init__(self, closed: ClosedJaxpr) -> None:
+        jaxpr, self.constants = hoist_constants(closed)
+        self._by_numpy = python_function(simplified(jaxpr))
+        self._by_machine = jit(lambda *values: eval_jaxpr(jaxpr, (), *values))
+        self._spent = 0.0
+
+    def __call__(self, *values: Any) -> list[Any]:
+        """The outputs for plain values; they may be read-only, and share memory with these."""
+        if self._spent > self.PATIENCE:
+            return self._by_machine(*self.constants, *values)
+        start = time.perf_counter()
+        token = set_trace(EVAL)
+        try:
+            outs = self._by_numpy(*self.constants, *values)
+        finally:
+            reset_trace(token)
+        self._spent += time.perf_counter() - start
+        return outs
+
+
+class Linear:
+    """The linear part of one output of a split program: residuals and a tangent in, a tangent out.
+
+    Args:
+        split: a program linearised in its first input alone.
+        output: which of its outputs.
+    """
+
+    def __init__(self, split: LinearizedJaxpr, output: int) -> None:
+        program = split.linear.jaxpr
+        self.residuals = split.residuals
+        self.in_aval = program.invars[-1].aval if len(program.invars) > split.residuals else None
+        self.out_aval = split.primal.out_avals[output]
+        self.closed: ClosedJaxpr | None = None
+        if split.out_nonzeros[output]:
+            wanted: list[Atom] = [program.outvars[sum(split.out_nonzeros[:output])]]
+            eqns = live_eqns(program.eqns, wanted)
+            jaxpr = Jaxpr(program.constvars, program.invars, eqns, wanted)
+            self.closed = ClosedJaxpr(jaxpr, split.linear.consts)
+
+    @cached_property
+    def push(self) -> Callable[..., Any]:
+        """(residuals, tangent) -> output tangent."""
+        if self.closed is None:
+            return lambda *values: np.zeros(self.out_aval.shape)
+        run = Compiled(self.closed)
+        return lambda *values: run(*values)[0]
+
+    @cached_property
+    def transposed(self) -> ClosedJaxpr | None:
+        if self.closed is None:
+            return None
+        return transpose_jaxpr(self.closed, [*(False for _ in range(self.residuals)), True])
+
+    @cached_property
+    def pull(self) -> Callable[..., Any]:
+        """(residuals, output cotangent) -> input cotangent."""
+        if self.transposed is None:
+            shape = () if self.in_aval is None else self.in_aval.shape
+            return lambda *values: np.zeros(shape)
+        run = Compiled(self.transposed)
+        return lambda *values: run(*values)[0]
+
+
+def weights(count: int) -> list[ShapedArray]:
+    """The types of the multipliers and of sigma."""
+    number = np.dtype(float)
+    return [ShapedArray((count,), number), ShapedArray((), number)]
+
+
+def lagrangian_of(both: Both, guarded: bool = False) -> Callable[..., Any]:
+    """The Lagrangian, a function of (x, lam, sigma, *parameters).
+
+    Args:
+        guarded: whether terms of weight zero are taken out, with what is infinite in them; costs time.
+    """
+
+    def lagrangian(x: Any, lam: Any, sigma: Any, *params: Any) -> Any:
+        value, constraints = both(x, *params)
+        if guarded:
+            return weighted(value, constraints, lam, sigma)
+        return sigma * value + fnp.sum(lam * constraints)
+
+    return lagrangian
+
+
+class FirstOrder:
+    """Values and one linearisation of objective and constraints.
+
+    Args:
+        both: function of (x, *parameters).
+        avals: the types of these.
+    """
+
+    def __init__(self, both: Both, avals: Sequence[ShapedArray]) -> None:
+        closed = stage(both, avals)
+        split = linearize_jaxpr(closed, [True, *(False for _ in avals[1:])])
+        #: (x, *parameters) -> objective, constraints, *residuals
+        self.values = Compiled(split.primal)
+        self.objective = Linear(split, 0)
+        self.constraints = Linear(split, 1)
+
+
+class SecondOrder:
+    """The gradient of the Lagrangian and one linearisation of it.
+
+    Args:
+        both: function of (x, *parameters).
+        avals: the types of these.
+        count: number of constraints.
+        guarded: as in `lagrangian_of`.
+    """
+
+    def __init__(self, both: Both, avals: Sequence[ShapedArray], count: int, guarded: bool = False) -> None:
+        lagrangian = lagrangian_of(both, guarded)
+        types = [avals[0], *weights(count), *avals[1:]]
+        gradient = stage(lambda *values: [grad(lagrangian)(*values)], types)
+        split = linearize_jaxpr(gradient, [True, *(False for _ in gradient.in_avals[1:])])
+        #: (x, lam, sigma, *parameters) -> gradient of the Lagrangian, *residuals
+        self.values = Compiled(split.primal)
+        self.hessian = Linear(split, 0)

@@ -1,0 +1,11 @@
+"""Sparse derivatives: patterns, colourings, element Hessians."""
+
+from functrace.sparse import coloring as coloring
+from functrace.sparse.hessian import hessian as hessian
+from functrace.sparse.jacobian import jacobian as jacobian
+from functrace.sparse.pattern import Pattern as Pattern
+from functrace.sparse.pattern import hessian_pattern as hessian_pattern
+from functrace.sparse.pattern import jacobian_pattern as jacobian_pattern
+from functrace.sparse.structure import Choice as Choice
+from functrace.sparse.structure import SparseFunction as SparseFunction
+from functrace.sparse.structure import Structure as Structure

@@ -1,0 +1,317 @@
+"""Sparse second derivatives of separable programs, element by element: no colours, whatever the structure.
+
+A scalar program made of elementwise operations, slices and gathers is a sum of element functions of a few inputs each.
+Its Hessian is the sum of their small Hessians: one program of array operations computes them for all elements at once,
+and a plan made beforehand adds them into the values of a fixed structure.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from functrace.backend.executable import Executable, compilation_disabled
+from functrace.core.evaluate import python_function
+from functrace.core.ir import ClosedJaxpr, eval_jaxpr, hoist_constants
+from functrace.core.trace import EVAL, Tracer, current_trace
+from functrace.core.types import canonicalize
+from functrace.primitives.families import reshape
+from functrace.primitives.shape import concatenate
+from functrace.sparse._element_assembly import Assembly, Contribution, plan_assembly
+from functrace.sparse._element_derivatives import Derivatives, gradients, operations, second_derivatives
+from functrace.sparse._element_maps import IndexMap, from_array, shift
+from functrace.sparse._element_programs import Wanted, values_program
+from functrace.sparse._families import Family, NotSeparable, Program, element_families, output_families
+
+__all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
+
+
+#: From this call on, machine code is made in the background.
+_CALLS_BEFORE_CODE = 2
+
+
+@dataclass(frozen=True)
+class FamilyReport:
+    """One family of element functions, for a report.
+
+    Attributes:
+        elements: how many elements.
+        width: how many inputs each reads.
+        entries: how many second (or first) derivatives each has.
+        operations: additions, or what costs as much, per element.
+        sources: the user's lines of its arrays.
+    """
+
+    elements: int
+    width: int
+    entries: int
+    operations: float
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ElementCost:
+    """Predicted work of one evaluation: arithmetic operations, and bytes read and written between programs."""
+
+    flops: float
+    bytes: float
+
+
+class _Evaluation:
+    """A program on plain values, by NumPy calls at once and as machine code as soon as there is some."""
+
+    def __init__(self, closed: ClosedJaxpr, plan: Assembly) -> None:
+        self.closed, self.plan = closed, plan
+        self._function = python_function(closed.jaxpr)
+        self._executable: Executable | None = None
+        self._calls = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        executable = self._executable
+        if executable is not None:
+            return executable.run(*args)
+        self._calls += 1
+        if self._calls == _CALLS_BEFORE_CODE and not compilation_disabled():
+            threading.Thread(target=self.compile, daemon=True, name="functrace-elements").start()
+        return self._function(*self.closed.consts, *map(canonicalize, args))
+
+    def compile(self) -> None:
+        """Make the machine code now."""
+        with self._lock:
+            if self._executable is None:
+                jaxpr, constants = hoist_constants(self.closed)
+                self._executable = Executable(jaxpr, constants)
+
+    def traced(self, args: Sequence[Any]) -> list[Any]:
+        return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *args)
+
+
+class _Elements:
+    """What Hessians and Jacobians have in common."""
+
+    def __init__(self, program: Program, families: Sequence[Family]) -> None:
+        self._program, self._families = program, families
+        self.dtype = program.dtype
+        self.rows: np.ndarray
+        self.cols: np.ndarray
+        self.families: tuple[FamilyReport, ...] = ()
+        self.cost = ElementCost(0.0, 0.0)
+
+    def _report(self, nodes: Sequence[Sequence[int]]) -> None:
+        reports = []
+        for family, wanted in zip(self._families, nodes, strict=True):
+            live = family.graph.live([node for node, _ in family.roots])
+            width = sum(family.graph.active[n] and family.graph.primitives[n] is None for n in live)
+            sources = dict.fromkeys(str(self._program.producer[v][0].source) for v in family.arrays
+                                    if v in self._program.producer)  # fmt: skip
+            price = operations(family.graph, wanted)
+            reports.append(FamilyReport(family.count, width, len(wanted), price, tuple(sources)))
+        self.families = tuple(reports)
+        size = self.dtype.itemsize
+        self.cost = ElementCost(
+            sum(r.elements * (r.operations + r.entries) for r in reports),
+            sum(size * r.elements * (r.width + 2 * r.entries) for r in reports),
+        )
+
+
+def _offsets(program: Program) -> dict[Any, int]:
+    """Where each input of interest starts in all of them, flat and one after the other."""
+    offsets, total = {}, 0
+    for var in program.wrt:
+        offsets[var] = total
+        total += var.aval.size
+    return offsets
+
+
+class ElementHessian(_Elements):
+    """The Hessian of a separable scalar program by some of its inputs; see `element_hessian`.
+
+    Attributes:
+        rows, cols: the structure: lower triangle, sorted by columns and in them by rows, each entry once.
+        families: a report on each family of element functions.
+        cost: the predicted cost of one evaluation.
+    """
+
+    def __init__(self, program: Program, families: Sequence[Family]) -> None:
+        super().__init__(program, families)
+        offsets = _offsets(program)
+        size = sum(v.aval.size for v in program.wrt)
+        self.rows, self.cols, self._evaluation, nodes = self._make(offsets, size, careful=False)
+        self._offsets, self._size = offsets, size
+        self._careful: _Evaluation | None = None
+        self._report(nodes)
+
+    def _make(self, offsets: dict[Any, int], size: int, careful: bool) -> tuple[Any, Any, _Evaluation, Any]:
+        wanted: list[Wanted] = []
+        nodes: list[list[int]] = []
+        for family in self._families:
+            found = second_derivatives(Derivatives(family.graph, family.roots, careful))
+            for (a, b), node in sorted(found.items()):
+                at, by = (shift(where, offsets[var]) for var, where in map(family.read, (a, b)))
+                entry, factor = _entry(at, by, a == b)
+                if isinstance(factor, int):
+                    node, factor = family.graph.mul(family.graph.number(self.dtype.type(factor)), node), None
+                wanted.append(Wanted(family, node, entry, factor))
+            nodes.append([w.node for w in wanted if w.family is family])
+        rows, cols, plan = plan_assembly([w.entry for w in wanted], size)
+        return rows, cols, _Evaluation(values_program(self._program, wanted, plan), plan), nodes
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return (self._size, self._size)
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries of the structure."""
+        return self.rows.size
+
+    def careful(self) -> _Evaluation:
+        """The evaluation in which an element with multiplier zero contributes zero, be its derivatives infinite."""
+        if self._careful is None:
+            self._careful = self._make(self._offsets, self._size, careful=True)[2]
+        return self._careful
+
+    def values(self, *args: Any, out: np.ndarray | None = None) -> Any:
+        """The entries at some inputs of the program.
+
+        Args:
+            args: one value per input of the program.
+            out: array for the result, of plain values.
+
+        Returns:
+            One number per entry of the structure.
+        """
+        if _is_traced(args):
+            return self.careful().traced(args)[0]
+        with np.errstate(all="ignore"):
+            found = self._evaluation(args)[0]
+            if not np.isfinite(np.add.reduce(found)):
+                found = self.careful()(args)[0]
+        return _put(found, out)
+
+
+def _is_traced(args: Sequence[Any]) -> bool:
+    return current_trace() is not EVAL or any(isinstance(a, Tracer) for a in args)
+
+
+def _put(values: Any, out: np.ndarray | None) -> Any:
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def _entry(at: IndexMap, by: IndexMap, same: bool) -> tuple[Contribution, Any]:
+    """The entries, in the lower triangle, of the second derivatives by two leaves, and what these count for there."""
+    if same:
+        return Contribution(at, at), None
+    if at.array is None and by.array is None and at.step == by.step:
+        apart = at.start - by.start
+        return Contribution(at, by) if apart >= 0 else Contribution(by, at), None if apart else 2
+    first, second = at.positions(), by.positions()
+    equal = first == second
+    factor = np.where(equal, 2.0, 1.0) if equal.any() else None
+    return Contribution(from_array(np.maximum(first, second)), from_array(np.minimum(first, second))), factor
+
+
+class ElementJacobian(_Elements):
+    """Values and Jacobian of a program whose outputs are element functions; see `element_jacobian`.
+
+    Attributes:
+        rows, cols: the structure, sorted by columns and in them by rows, each entry once.
+        families: a report on each family of element functions.
+        cost: the predicted cost of one evaluation.
+    """
+
+    def __init__(self, program: Program, families: Sequence[Family]) -> None:
+        super().__init__(program, families)
+        offsets, total = _offsets(program), 0
+        starts: dict[Any, int] = {}
+        for i, out in enumerate(program.outvars):
+            starts.setdefault(out, total)
+            total += out.aval.size
+        self.shape = (total, sum(v.aval.size for v in program.wrt))
+        wanted: list[Wanted] = []
+        for family in families:
+            graph = family.graph
+            for (root, _), places, var in zip(family.roots, family.places, family.arrays, strict=True):
+                derivatives = Derivatives(graph, [(root, graph.one)])
+                for leaf, node in _leaf_slopes(derivatives, root).items():
+                    source, where = family.read(leaf)
+                    entry = Contribution(shift(places, starts[var]), shift(where, offsets[source]))
+                    wanted.append(Wanted(family, node, entry, None))
+        self._outputs = len(program.outvars)
+        self.rows, self.cols, plan = plan_assembly([w.entry for w in wanted], total)
+        self._evaluation = _Evaluation(values_program(program, wanted, plan), plan)
+        self._with_outputs = _Evaluation(values_program(program, wanted, plan, outputs=True), plan)
+        self._report([[w.node for w in wanted if w.family is family] for family in families])
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries of the structure."""
+        return self.rows.size
+
+    def values(self, *args: Any, out: np.ndarray | None = None) -> Any:
+        """The entries at some inputs of the program; see `ElementHessian.values`."""
+        if _is_traced(args):
+            return self._evaluation.traced(args)[0]
+        with np.errstate(all="ignore"):
+            return _put(self._evaluation(args)[0], out)
+
+    def evaluate(self, *args: Any) -> tuple[Any, Any]:
+        """The outputs, flat and one after the other, and the entries, in one program that shares their work."""
+        if _is_traced(args):
+            *outputs, entries = self._with_outputs.traced(args)
+            return concatenate(*[reshape(o, shape=(np.size(o),)) for o in outputs], axis=0), entries
+        with np.errstate(all="ignore"):
+            *outputs, entries = self._with_outputs(args)
+            return np.concatenate([np.ravel(o) for o in outputs]), entries
+
+
+def _leaf_slopes(derivatives: Derivatives, root: int) -> dict[int, int]:
+    """The derivatives of a root by the leaves: forwards or by adjoints, whichever needs fewer operations."""
+    graph = derivatives.graph
+    forwards = gradients(derivatives).get(root, {})
+    backwards = {n: bar for n, bar in derivatives.adjoints.items() if graph.primitives[n] is None}
+    cheaper = operations(graph, list(backwards.values())) < operations(graph, list(forwards.values()))
+    return dict(sorted((backwards if cheaper else forwards).items()))
+
+
+def element_hessian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementHessian | None:
+    """The Hessian of a scalar program as the sum of its element Hessians.
+
+    Args:
+        closed: a program with one scalar output.
+        wrt: the positions of the inputs to differentiate by.
+
+    Returns:
+        The Hessian, or None where the program does not separate.
+    """
+    try:
+        program = Program(closed, wrt)
+        return ElementHessian(program, element_families(program))
+    except NotSeparable:
+        return None
+
+
+def element_jacobian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementJacobian | None:
+    """The Jacobian of a program whose output elements are functions of a few input elements each.
+
+    Args:
+        closed: a program.
+        wrt: the positions of the inputs to differentiate by.
+
+    Returns:
+        The Jacobian, its rows the outputs one after the other and its columns the inputs likewise; None where the
+        program does not separate.
+    """
+    try:
+        program = Program(closed, wrt)
+        return ElementJacobian(program, output_families(program))
+    except NotSeparable:
+        return None

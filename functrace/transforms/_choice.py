@@ -1,0 +1,287 @@
+"""The mode of a Jacobian chosen by price: forward, reverse, or a product of Jacobians split at the program's waist.
+
+The linear program of one linearization is priced, equation by equation: what a sweep costs however many directions it
+takes, and what each direction adds. Between the cuts of a chain every bracketing is tried, as in the matrix-chain
+problem: an interval is swept forward from its start, in reverse from its stop, or is the product of two intervals.
+(U. Naumann, Optimal Jacobian accumulation is NP-complete, 2008, says why only bracketings.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from functrace.core.ir import Eqn, Literal, Var, live_eqns
+from functrace.core.trace import EVAL, current_trace
+from functrace.core.types import ShapedArray
+from functrace.interpreters.cost import Machine, equation_cost
+from functrace.interpreters.linearize import LinearProgram
+from functrace.interpreters.transpose import backward_pass
+from functrace.primitives.contraction import dot_general
+from functrace.primitives.families import reshape
+from functrace.primitives.shape import concatenate, zeros
+from functrace.transforms._sweeps import basis, sweep
+from functrace.transforms._waist import between, narrowest_cuts, width
+
+__all__ = ["Plan", "Product", "Sweep", "choose", "form", "price"]
+
+
+class Sweep(NamedTuple):
+    """The Jacobian from frontier `start` to frontier `stop` by one batched sweep."""
+
+    mode: str
+    start: int
+    stop: int
+    seconds: float
+
+
+class Product(NamedTuple):
+    """The Jacobian from frontier `start` to frontier `stop` as the product of two, the later one on the left."""
+
+    early: Sweep | Product
+    late: Sweep | Product
+    start: int
+    stop: int
+    seconds: float
+
+
+class Plan(NamedTuple):
+    """How to form a Jacobian.
+
+    Attributes:
+        tree: the sweeps and products.
+        cuts: the frontiers between input and output, as numbers of variables in order of appearance.
+        forward, reverse: the predicted seconds of the pure modes.
+    """
+
+    tree: Sweep | Product
+    cuts: tuple[tuple[int, ...], ...]
+    forward: float
+    reverse: float
+
+    @property
+    def mode(self) -> str:
+        return self.tree.mode if isinstance(self.tree, Sweep) else "split"
+
+    def reason(self) -> str:
+        """Why, in a sentence."""
+        if isinstance(self.tree, Sweep):
+            other = self.reverse if self.mode == "forward" else self.forward
+            return f"predicted {self.tree.seconds:.2g} s against {other:.2g} s"
+        return f"predicted {self.tree.seconds:.2g} s against {min(self.forward, self.reverse):.2g} s in one sweep"
+
+
+#: The least width of inputs and outputs at which a waist is looked for, and the most equations.
+_WIDE, _LONG = 16, 4000
+_RATES = Machine()
+#: Seconds, measured: interpreting one equation of a sweep forward and in reverse, half of that for a single direction;
+#: in addition one that holds a program, which is batched (and transposed) first; setting up a product of parts.
+_STEP = (1.2e-5, 1.6e-5)
+_PROGRAM = (3e-4, 9e-4)
+_SPLIT = 2e-4
+#: A direction in reverse against one forward: cotangents are summed where tangents are repeated.
+_REVERSE = 1.2
+_REMEMBERED = 512
+_plans: dict[Any, Plan] = {}
+
+
+def choose(program: LinearProgram, count: int) -> tuple[Plan, list[Eqn]]:
+    """The cheapest plan for the Jacobian of the first `count` outputs, and the equations that it needs."""
+    outvars = program.outvars[:count]
+    eqns = live_eqns(program.eqns, outvars)
+    key = _signature(eqns, program.invars, outvars)
+    plan = _plans.get(key)
+    if plan is None:
+        if len(_plans) >= _REMEMBERED:
+            _plans.clear()
+        plan = _plans[key] = _make_plan(eqns, program.invars, outvars)
+    return plan, eqns
+
+
+def _signature(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None]) -> Any:
+    """What a plan depends on: types and wiring."""
+    number: dict[Any, int] = {None: -2}
+    parts: list[Any] = []
+    for var in invars:
+        number[var] = len(number)
+        parts.append(var.aval)
+    for eqn in eqns:
+        wiring = tuple([-1 if type(a) is Literal else number.get(a, -3) for a in eqn.invars])
+        for var in eqn.outvars:
+            number[var] = len(number)
+        parts.append((eqn.primitive.name, wiring, *[v.aval for v in eqn.outvars]))
+    parts.append(tuple([number.get(v, -3) for v in outvars]))
+    return tuple(parts)
+
+
+def _variables(eqns: Sequence[Eqn], invars: Sequence[Var]) -> list[Var]:
+    return [*invars, *(v for e in eqns for v in e.outvars)]
+
+
+def _make_plan(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None]) -> Plan:
+    outs = list(dict.fromkeys(v for v in outvars if v is not None))
+    ends = [list(invars), outs]
+    n, m = width(ends[0]), sum(v.aval.size for v in outvars if v is not None)
+    chain = ends
+    if min(n, m) >= _WIDE and len(eqns) <= _LONG and _same_dtype([*invars, *outs]):
+        cuts = [cut for cut in narrowest_cuts(eqns, invars, outs) if _same_dtype([*cut, *invars])]
+        if cuts and width(cuts[0]) < min(n, m):
+            chain = [ends[0], *cuts, ends[1]]
+    sections = [between(eqns, a, b) for a, b in zip(chain, chain[1:], strict=False)]
+    widths = [width(frontier) for frontier in chain]
+    widths[-1] = m
+    tree = _bracket(widths, [price(section) for section in sections])
+    whole = [price(section) for section in sections]
+    number = {v: i for i, v in enumerate(_variables(eqns, invars))}
+    cuts_by_number = tuple(tuple(number[v] for v in cut) for cut in chain[1:-1])
+    last = len(widths) - 1
+    forward = _sweep_seconds("forward", 0, last, widths, whole)
+    return Plan(tree, cuts_by_number, forward, _sweep_seconds("reverse", 0, last, widths, whole))
+
+
+def _same_dtype(variables: Sequence[Var]) -> bool:
+    dtypes = {v.aval.dtype for v in variables}
+    return len(dtypes) == 1 and dtypes.pop().kind == "f"
+
+
+class Price(NamedTuple):
+    """Seconds of a sweep: what it takes at all, forward and in reverse, and what each direction adds."""
+
+    forward: float
+    reverse: float
+    each: float
+
+
+def price(eqns: Sequence[Eqn]) -> Price:
+    """The price of a batched sweep through linear equations: constants are read once, tangents once per direction."""
+    fixed, each = [0.0, 0.0], 0.0
+    for eqn in eqns:
+        cost = equation_cost(eqn)
+        shared = sum(a.aval.size * a.aval.dtype.itemsize for a in eqn.invars if isinstance(a, Literal))
+        inner = _RATES.operation * (cost.primitives - 1)
+        once = inner + _RATES.byte * min(shared, cost.bytes)
+        each += max(cost.seconds(_RATES) - _RATES.operation - once, 0.0)
+        for mode in (0, 1):
+            fixed[mode] += once + _STEP[mode] + (_PROGRAM[mode] if inner else 0.0)
+    return Price(fixed[0], fixed[1], each)
+
+
+def _bracket(widths: Sequence[int], prices: Sequence[Price]) -> Sweep | Product:
+    """The cheapest bracketing of the chain, by dynamic programming over its intervals."""
+    count = len(prices)
+    best: dict[tuple[int, int], Sweep | Product] = {}
+    for length in range(1, count + 1):
+        for start in range(count - length + 1):
+            stop = start + length
+            ways: list[Sweep | Product] = [
+                Sweep(mode, start, stop, _sweep_seconds(mode, start, stop, widths, prices))
+                for mode in ("reverse", "forward")
+            ]
+            for middle in range(start + 1, stop):
+                early, late = best[start, middle], best[middle, stop]
+                product = _product_seconds(widths[stop], widths[middle], widths[start])
+                ways.append(Product(early, late, start, stop, early.seconds + late.seconds + product))
+            best[start, stop] = min(ways, key=lambda way: way.seconds)
+    return best[0, count]
+
+
+def _sweep_seconds(mode: str, start: int, stop: int, widths: Sequence[int], prices: Sequence[Price]) -> float:
+    each = sum(p.each for p in prices[start:stop])
+    moved = 2 * 8 * _RATES.byte * widths[start] * widths[stop]
+    if mode == "forward":
+        fixed = sum(p.forward for p in prices[start:stop]) / (1 if widths[start] > 1 else 2)
+        return fixed + widths[start] * each + (2 * moved if widths[start] > 1 else moved)
+    fixed = sum(p.reverse for p in prices[start:stop]) / (1 if widths[stop] > 1 else 2)
+    return fixed + _REVERSE * widths[stop] * each + moved
+
+
+def _product_seconds(rows: int, inner: int, columns: int) -> float:
+    return _SPLIT + 2 * rows * inner * columns * _RATES.dense_flop + 3 * 8 * _RATES.byte * rows * columns
+
+
+# forming
+
+
+def form(
+    program: LinearProgram, count: int, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]
+) -> tuple[Plan, bool, list[Any]]:
+    """The Jacobian of the first `count` outputs of a linear program.
+
+    Returns:
+        The plan, whether the directions are the columns, and per output (for columns) or per input (for rows) an array
+        of (directions, *shape), or None where it is zero.
+    """
+    plan, eqns = choose(program, count)
+    outvars = program.outvars[:count]
+    if isinstance(plan.tree, Product) and current_trace() is EVAL:
+        rows = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals)
+        if rows is not None:
+            return plan, False, rows
+    mode = plan.mode
+    if mode == "split":  # not here: an infinite factor meets a zero, or the numbers are not known yet
+        mode = "forward" if plan.forward < plan.reverse else "reverse"
+    if mode == "forward":
+        return plan, True, _push(eqns, program.invars, outvars, basis(in_avals))
+    return plan, False, _pull(eqns, program.invars, outvars, basis(out_avals))
+
+
+def _push(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], directions: list[Any]) -> list[Any]:
+    return sweep(LinearProgram(list(invars), eqns, list(outvars)), directions)
+
+
+def _pull(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], directions: list[Any]) -> list[Any]:
+    return sweep(lambda *bars: backward_pass(eqns, invars, outvars, bars), directions)
+
+
+def _form_product(
+    plan: Plan,
+    eqns: list[Eqn],
+    invars: list[Var],
+    outvars: Sequence[Var | None],
+    in_avals: Sequence[ShapedArray],
+    out_avals: Sequence[ShapedArray],
+) -> list[Any] | None:
+    """The rows of the Jacobian per input; None if a factor is infinite, which a product would spread to zeros."""
+    variables = _variables(eqns, invars)
+    frontiers: list[list[Var | None]] = [list(invars), *([variables[i] for i in cut] for cut in plan.cuts), list(outvars)]
+    avals = [[variables[i].aval for i in cut] for cut in plan.cuts]
+    types = [list(in_avals), *avals, list(out_avals)]
+
+    def matrix(tree: Sweep | Product) -> Any:
+        if isinstance(tree, Product):
+            early, late = matrix(tree.early), matrix(tree.late)
+            if early is None or late is None:
+                return None
+            return dot_general(late, early, contract=((1,), (0,)), batch=((), ()))
+        start: Any = frontiers[tree.start]
+        stop = frontiers[tree.stop]
+        section = between(eqns, start, [v for v in stop if v is not None])
+        if tree.mode == "forward":
+            found = _push(section, start, stop, basis(types[tree.start]))
+            joined = _join(found, types[tree.stop], sum(a.size for a in types[tree.start])).T
+        else:
+            found = _pull(section, start, stop, basis(types[tree.stop]))
+            joined = _join(found, types[tree.start], sum(a.size for a in types[tree.stop]))
+        return joined if np.isfinite(joined).all() else None
+
+    whole = matrix(plan.tree)
+    if whole is None:
+        return None
+    if len(in_avals) == 1:
+        return [whole if in_avals[0].ndim == 1 else whole.reshape(-1, *in_avals[0].shape)]
+    rows, start = [], 0
+    for aval in in_avals:
+        rows.append(whole[:, start : start + aval.size].reshape(-1, *aval.shape))
+        start += aval.size
+    return rows
+
+
+def _join(stacked: Sequence[Any], avals: Sequence[ShapedArray], directions: int) -> Any:
+    """Arrays of (directions, *shape) as one matrix, a row per direction."""
+    blocks = [
+        zeros(ShapedArray((directions, a.size), a.dtype)) if s is None else reshape(s, shape=(directions, a.size))
+        for s, a in zip(stacked, avals, strict=True)
+    ]
+    return blocks[0] if len(blocks) == 1 else concatenate(*blocks, axis=1)
