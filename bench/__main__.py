@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import control, eager, higher, kernels, modes, vmath
+from bench import control, eager, higher, kernels, lagrangian, modes, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 
@@ -16,6 +16,7 @@ SUITES = {
     "eager": eager.scenarios,
     "higher": higher.scenarios,
     "kernels": kernels.scenarios,
+    "lagrangian": lagrangian.scenarios,
     "modes": modes.scenarios,
     "vmath": vmath.scenarios,
 }

@@ -6,7 +6,7 @@ A scenario is written once over a `Peer` and runs in all of them. A library that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any
 
@@ -43,6 +43,8 @@ class Peer:
     grad: Callable[[Function], Function] = _missing
     jacfwd: Callable[[Function], Function] = _missing
     jacrev: Callable[[Function], Function] = _missing
+    value_and_grad: Callable[[Function], Function] = _missing  # of a tuple of arrays, the first argument
+    vmap: Callable[[Function], Function] = _missing
     nth_derivative: Callable[[Function, int], Function] = _missing
     make_jaxpr: Callable[[Function], Function] = _missing
     jit: Callable[[Function], Function] = _identity
@@ -61,6 +63,7 @@ def load_numpy() -> Peer:
 
 
 def load_functrace() -> Peer:
+    """Compiled where a scenario asks for it (`jit`)."""
     import functrace
     import functrace.numpy as fnp
 
@@ -68,13 +71,21 @@ def load_functrace() -> Peer:
         name="functrace",
         module="functrace",
         np=fnp,
+        jit=functrace.jit,
         grad=functrace.grad,
+        value_and_grad=functrace.value_and_grad,
+        vmap=functrace.vmap,
         jacfwd=functrace.jacfwd,
         jacrev=functrace.jacrev,
         nth_derivative=functrace.nth_derivative,
         make_jaxpr=functrace.make_jaxpr,
         scan=functrace.lax.scan,
     )
+
+
+def load_eager() -> Peer:
+    """functrace, nothing compiled."""
+    return replace(load_functrace(), name="eager", jit=_identity)
 
 
 def load_autograd() -> Peer:
@@ -91,7 +102,15 @@ def load_autograd() -> Peer:
 
         return jacobian
 
-    return Peer(name="autograd", module="autograd", np=anp, grad=autograd.grad, jacfwd=jacfwd, jacrev=autograd.jacobian)
+    return Peer(
+        name="autograd",
+        module="autograd",
+        np=anp,
+        grad=autograd.grad,
+        value_and_grad=autograd.value_and_grad,
+        jacfwd=jacfwd,
+        jacrev=autograd.jacobian,
+    )
 
 
 def load_jax() -> Peer:
@@ -110,6 +129,8 @@ def load_jax() -> Peer:
         array=jax.numpy.asarray,
         ready=jax.block_until_ready,
         grad=jax.grad,
+        value_and_grad=jax.value_and_grad,
+        vmap=jax.vmap,
         jacfwd=jax.jacfwd,
         jacrev=jax.jacrev,
         nth_derivative=nth_derivative,
@@ -131,22 +152,80 @@ def load_torch() -> Peer:
 
         return gradient
 
+    def value_and_grad(f: Function) -> Function:
+        def both(xs: Any, *rest: Any) -> Any:
+            xs = tuple([x.detach().requires_grad_() for x in xs])
+            value = f(xs, *rest)
+            return value.detach(), torch.autograd.grad(value, xs)
+
+        return both
+
     return Peer(
         name="torch",
         module="torch",
         np=torch,
         array=torch.as_tensor,
         grad=grad,
+        value_and_grad=value_and_grad,
+        vmap=torch.func.vmap,
         jacfwd=torch.func.jacfwd,
         jacrev=torch.func.jacrev,
     )
 
 
+def load_casadi() -> Peer:
+    """CasADi's scalar graphs (SX): arguments are vectors, columns for it."""
+    import casadi
+
+    class Namespace:
+        """What the scenarios use of NumPy's names."""
+
+        sin, cos, tanh, exp, log, sqrt = (getattr(casadi, f) for f in ("sin", "cos", "tanh", "exp", "log", "sqrt"))
+        sum = staticmethod(casadi.sum1)
+
+        @staticmethod
+        def stack(parts: Any) -> Any:
+            return casadi.vertcat(*parts)
+
+    def jit(f: Function) -> Function:
+        compiled: list[Any] = []
+
+        def call(*args: Any) -> Any:
+            if not compiled:
+                symbols = [casadi.SX.sym(f"x{k}", np.size(x)) for k, x in enumerate(args)]
+                compiled.append(casadi.Function("f", symbols, [f(*symbols)]))
+            return compiled[0](*args).full()
+
+        return call
+
+    return Peer(
+        name="casadi",
+        module="casadi",
+        np=Namespace,
+        numpy=lambda x: np.squeeze(np.asarray(x)),
+        grad=lambda f: lambda x, *rest: casadi.gradient(f(x, *rest), x),
+        jacfwd=lambda f: lambda x, *rest: casadi.jacobian(f(x, *rest), x),
+        jacrev=lambda f: lambda x, *rest: casadi.jacobian(f(x, *rest), x),
+        jit=jit,
+    )
+
+
+def load_casadi_symbols(kind: str) -> Peer:
+    """The CasADi module itself, for scenarios that write CasADi's own way, and which of its symbols they use."""
+    import casadi
+
+    return Peer(name=f"casadi-{kind}", module="casadi", np=casadi)
+
+
 LOADERS: dict[str, Callable[[], Peer]] = {
     "functrace": load_functrace,
+    "eager": load_eager,
     "autograd": load_autograd,
     "jax": load_jax,
     "torch": load_torch,
+    "casadi-mx": lambda: load_casadi_symbols("mx"),
+    "casadi-sx": lambda: load_casadi_symbols("sx"),
+    "casadi": load_casadi,
     "numpy": load_numpy,
 }
 
@@ -158,7 +237,7 @@ def load_peers(names: Iterable[str]) -> tuple[list[Peer], list[str]]:
         try:
             found.append(LOADERS[name]())
         except ModuleNotFoundError as error:
-            if error.name != name:  # installed but broken: say so
+            if error.name != name.partition("-")[0]:  # installed but broken: say so
                 raise
             absent.append(name)
     return found, absent

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=run_cache)
     _add_trace(commands)
     _add_draw(commands)
+    _add_modes(commands)
     return parser
 
 
@@ -93,6 +95,63 @@ def _add_draw(commands: Any) -> None:
     command.add_argument("--derivatives", choices=("partial", "forward", "reverse"), help="write them on the edges")
     command.add_argument("--expand", action="store_true", help="open loops, branches and jitted functions")
     command.set_defaults(run=run_draw)
+
+
+def _add_modes(commands: Any) -> None:
+    command = commands.add_parser(
+        "modes",
+        help="compare the modes of forming a Jacobian or Hessian of a function",
+        description="Forms the Jacobian (or Hessian) of a function at a point in every mode: predicted and measured "
+        "time and memory, whether all agree, and which one functrace chooses. An argument may also be a random one, "
+        "normal:100 or normal:20x30, or the name of a .npy file.",
+    )
+    _add_function(command)
+    command.add_argument("--hessian", action="store_true", help="of the Hessian, not the Jacobian")
+    command.add_argument("--argnum", type=int, default=0, help="which argument to differentiate, from 0")
+    command.add_argument("--rounds", type=int, default=7, help="how often to time each mode (%(default)s)")
+    command.add_argument("--json", metavar="FILE", help="write all numbers as JSON")
+    command.add_argument("--html", metavar="FILE", help="write the table as HTML")
+    command.add_argument("--plot", metavar="FILE", help="draw time and memory (needs matplotlib)")
+    command.set_defaults(run=run_modes)
+
+
+def _point(word: str) -> Any:
+    """An argument from the command line, random and stored ones included."""
+    kind, _, shape = word.partition(":")
+    if kind == "normal" and shape.replace("x", "").isdigit():
+        return np.random.default_rng(0).normal(size=tuple(int(n) for n in shape.split("x")))
+    if word.endswith(".npy"):
+        return np.load(word, allow_pickle=False)
+    return inspect.parse_values([word])[0]
+
+
+def _progress_bar(done: int, total: int, label: str) -> None:
+    """A bar on a terminal, nothing elsewhere."""
+    if sys.stderr.isatty():
+        filled = 30 * done // max(total, 1)
+        sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (30 - filled)}] {done}/{total} {label}")
+        sys.stderr.flush()
+
+
+def run_modes(options: argparse.Namespace) -> int:
+    """`functrace modes`: the modes of a derivative side by side."""
+    function = inspect.load_function(options.function)
+    derivative = "hessian" if options.hessian else "jacobian"
+    compared = inspect.modes.compare(
+        function, derivative, options.argnum, rounds=options.rounds, progress=_progress_bar
+    )
+    try:
+        found = compared(*map(_point, options.at))
+    finally:
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[K")
+    print(found)
+    for path, text in ((options.json, found.to_json), (options.html, found._repr_html_)):
+        if path:
+            Path(path).write_text(text() + "\n", encoding="utf-8")
+    if options.plot:
+        found.plot(options.plot)
+    return 0
 
 
 def run_trace(options: argparse.Namespace) -> int:
@@ -145,7 +204,7 @@ def run_cache(options: argparse.Namespace) -> int:
             found = disk_cache.info()
             print(f"directory  {found.directory or 'none'}")
             size, limit = (f"{size / 2**20:.1f} MB" for size in (found.size, found.limit))
-            print(f"content    {found.count} entries, {size} of at most {limit}")
+            print(f"content    {found.stored} entries, {size} of at most {limit}")
             print("state      in use" if found.refusal is None else f"state      not in use: {found.refusal}")
     return 0
 

@@ -165,7 +165,7 @@ def test_it_can_be_switched_off(cache, monkeypatch, value):
     store(KEY, CODE, META)
     monkeypatch.setenv("FUNCTRACE_CACHE", value)
     assert load(KEY) is None and not store(OTHER, CODE, META)
-    assert "switches it off" in info().refusal and info().count == 1
+    assert "switches it off" in info().refusal and info().stored == 1
     monkeypatch.setenv("FUNCTRACE_CACHE", "1")
     assert load(KEY).code == CODE and load(OTHER) is None
 
@@ -497,7 +497,7 @@ def test_info_and_entries_say_what_there_is(cache):
     assert info() == disk_cache.Info(str(cache), None, 0, 0, disk_cache.LIMIT)
     store(KEY, CODE, META)
     found = info()
-    assert found.refusal is None and found.count == 1 and len(CODE) < found.size < 2 * len(CODE)
+    assert found.refusal is None and found.stored == 1 and len(CODE) < found.size < 2 * len(CODE)
     assert [(entry.key, entry.size) for entry in entries()] == [(KEY, found.size)]
     assert abs(entries()[0].used - time.time()) < 60
 

@@ -89,14 +89,14 @@ class Info(NamedTuple):
     Args:
         directory: where it is, if it may be anywhere.
         refusal: why it is not used; None where it is.
-        count: the number of entries.
+        stored: the number of entries.
         size: bytes on disk, of all entries.
         limit: how large that may become.
     """
 
     directory: str | None
     refusal: str | None
-    count: int
+    stored: int
     size: int
     limit: int
 

@@ -28,6 +28,7 @@ __all__ = [
 
 # Locks held while code is made. A fork waits for them, since in the child nobody would release them.
 _held_at_fork: list[Any] = []
+_taken: list[Any] = []  # by the fork under way
 
 
 def hold_at_fork(lock: Any) -> Any:
@@ -37,12 +38,14 @@ def hold_at_fork(lock: Any) -> Any:
 
 
 def _before_fork() -> None:
-    for lock in _held_at_fork:
+    locks = tuple(_held_at_fork)
+    for lock in locks:
         lock.__enter__()
+    _taken[:] = locks
 
 
 def _after_fork() -> None:
-    for lock in reversed(_held_at_fork):
+    for lock in reversed(_taken):
         lock.__exit__(None, None, None)
 
 

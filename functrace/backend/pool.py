@@ -139,8 +139,8 @@ def _code() -> _Code:
     code = llvm.resident(target, RUN, lambda: disk_cache.object_code("pool", target, pool_ir, str(_SPIN)))
     table = ctypes.CFUNCTYPE(ctypes.c_void_p)(code.address(_TABLE))()
     library = ctypes.CDLL(None)
-    addresses = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in _FUNCTIONS]
-    (ctypes.c_uint64 * len(addresses)).from_address(table)[:] = addresses
+    for k, name in enumerate(_FUNCTIONS):
+        ctypes.c_void_p.from_address(table + 8 * k).value = ctypes.cast(getattr(library, name), ctypes.c_void_p).value
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forked)
     atexit.register(stop)

@@ -28,8 +28,10 @@ from functrace.control._calls import (
     staged_program,
 )
 from functrace.control._functions import split
+from functrace.control._native import nested
 from functrace.control._sparsity import of_call, of_custom_jvp, of_custom_vjp, of_linear_call
 from functrace.core.ir import Atom, Literal, Var, eval_jaxpr
+from functrace.core.lowering import Rewrite
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import current_trace, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, is_inexact
@@ -143,6 +145,7 @@ linear_call = Primitive(
     masks="program",
     sparsity=of_linear_call,
     cost=lambda operands, outs, *, apply, **params: _cost_of_call(operands, outs, function=apply),
+    lower=Rewrite(function=lambda *values, apply, outs, **params: fill(apply(*values), outs)),
 )
 
 # custom_jvp_call
@@ -196,6 +199,7 @@ custom_jvp_call = Primitive(
     multiple=True,
     sparsity=of_custom_jvp,
     cost=_cost_of_call,
+    lower=Rewrite(function=lambda *values, function, **params: function(*values)),
 )
 
 # custom_vjp_call
@@ -350,6 +354,7 @@ custom_vjp_call = Primitive(
     multiple=True,
     sparsity=of_custom_vjp,
     cost=_cost_of_call,
+    lower=Rewrite(function=lambda *values, function, **params: function(*values)),
 )
 
 # checkpoint
@@ -424,4 +429,5 @@ checkpoint_call = Primitive(
     multiple=True,
     sparsity=of_call,
     cost=_cost_of_call,
+    lower=nested(lambda avals, *, function, **params: staged_program(function, avals)),
 )

@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from functrace.control import _native
 from functrace.control._functions import broadcast_batch, broadcast_flags, select_all
 from functrace.control._sparsity import of_branches
 from functrace.control.unrolled import linearize_now, needs_values
@@ -194,4 +195,5 @@ cond = Primitive(
     masks="program",
     sparsity=of_branches,
     cost=lambda operands, outs, *, branches: Work(inner=[Inner(b, 1) for b in branches], one_of=True),
+    lower=_native.branches,
 )

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from functrace.control import _native
 from functrace.control._functions import (
     broadcast_batch,
     carry_fixpoint,
@@ -343,4 +344,5 @@ scan = Primitive(
     masks="program",
     sparsity=of_scan,
     cost=cost_of_loop,
+    lower=_native.counted_loop,
 )

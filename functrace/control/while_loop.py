@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from functrace.control import _native
 from functrace.control._functions import (
     broadcast_batch,
     broadcast_flags,
@@ -248,4 +249,5 @@ while_loop = Primitive(
     multiple=True,
     sparsity=of_while,
     cost=_cost,
+    lower=_native.while_loop,
 )

@@ -132,15 +132,26 @@ def _operation(operator: str, x: Expression, y: Expression) -> Expression:
             return _negative(_operation(operator, negated, y))
         case "*" | "/", _, Apply("neg", (negated,)):
             return _negative(_operation(operator, x, negated))
-        case "*", Apply("/", (one, divisor)), _ if _is_one(one):
-            return Apply("/", (y, divisor))
-        case "*", _, Apply("/", (one, divisor)) if _is_one(one):
-            return Apply("/", (x, divisor))
+        case "*", Apply("/", _), _ if (quotient := _numerator_replaced(x, y)) is not None:
+            return quotient
+        case "*", _, Apply("/", _) if (quotient := _numerator_replaced(y, x)) is not None:
+            return quotient
     if operator == "*" and _is_one(x):
         return y
     if operator in "*/" and _is_one(y):
         return x
     return Apply(operator, (x, y))
+
+
+def _numerator_replaced(quotient: Apply, by: Expression) -> Apply | None:
+    """1 / a / b with another expression in place of the 1; None if there is none."""
+    numerator, divisor = quotient.operands
+    if _is_one(numerator):
+        return Apply("/", (by, divisor))
+    if isinstance(numerator, Apply) and numerator.function == "/":
+        replaced = _numerator_replaced(numerator, by)
+        return None if replaced is None else Apply("/", (replaced, divisor))
+    return None
 
 
 def expressions(jaxpr: Jaxpr, names: Mapping[Var, Expression]) -> list[Expression]:

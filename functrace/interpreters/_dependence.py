@@ -17,8 +17,9 @@ from functrace.core.structure import Along, Groups, Linked, Moves, Pairs, Pointw
 
 __all__ = ["Sets", "Table", "Term", "Terms", "repeated_rows", "sorted_unique"]
 
-#: Widest set that is kept as index maps, and how many terms an array may have before they are merged.
-_WIDTH, _TERMS = 8, 12
+#: Widest sets that are kept as index maps: in general, and where they are about to be multiplied; and how many terms an
+#: array may have before they are merged.
+_WIDTH, _NARROW, _TERMS = 64, 8, 24
 
 
 class Table:
@@ -115,7 +116,15 @@ class Sets:
             wide = [self._merge_tables(wide)]
         return (*maps, *wide)
 
-    def _merge_maps(self, maps: list[Term]) -> tuple[list[Term], list[Term]]:
+    def tight(self, terms: Terms) -> Terms:
+        """The same sets in the form that is quickest to multiply: a few index maps, or a table."""
+        maps = [t for t in terms if t.table is None]
+        if len(maps) <= _NARROW // 2:
+            return terms
+        maps, merged = self._merge_maps(maps, _NARROW)
+        return (*maps, *merged, *(t for t in terms if t.table is not None))
+
+    def _merge_maps(self, maps: list[Term], widest: int = _WIDTH) -> tuple[list[Term], list[Term]]:
         """As few index maps as there are different inputs per element, or else a table; constants apart."""
         fixed = [t for t in maps if not any(t.numbers.strides) or t.numbers.min() == t.numbers.max()]
         moving = [t for t in maps if not any(t is f for f in fixed)]
@@ -130,7 +139,9 @@ class Sets:
         if not moving:
             return [], wide
         columns = _columns([t.numbers for t in moving])
-        if len(columns) <= _WIDTH:
+        if len(columns) <= _NARROW or (
+            len(columns) <= widest and len(columns) * columns[0].size <= 2 * np.count_nonzero(columns)
+        ):
             return [self.same(Term(c.reshape(shape))) for c in columns], wide
         return [], [*wide, self.same(Term(numbered(shape), _table_of_columns(columns)))]
 
@@ -326,7 +337,7 @@ def _alike(
 def _mixed(numbers: np.ndarray, salt: int) -> np.ndarray:
     """Numbers scattered over all 64 bits: G. Steele, D. Lea and C. Flood, Fast splittable pseudorandom number
     generators (2014)."""
-    z = numbers.astype(np.uint64) + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
+    z = numbers.astype(np.uint64) + np.uint64((salt + 1) * 0x9E3779B97F4A7C15 % 2**64)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
@@ -345,7 +356,7 @@ def _short_axes(link: Along, terms: Terms, shape: tuple[int, ...]) -> list[Term]
     """A few elements along the axes: their index maps side by side."""
     inner = terms[0].numbers.shape
     length = int(np.prod([inner[a] for a in link.axes], dtype=np.intp))
-    if length * len(terms) > _WIDTH or not length:
+    if length * len(terms) > _NARROW or not length:
         return None
     found = []
     for term in terms:
@@ -385,7 +396,7 @@ def _narrowed(table: Table) -> list[tuple[np.ndarray, Table | None]]:
     """A table of short rows as index maps over its row numbers."""
     counts = np.diff(table.indptr)
     width = int(counts.max(initial=0))
-    if width > _WIDTH or width * len(counts) > 2 * len(table.indices) + 64:
+    if width > _NARROW or width * len(counts) > 2 * len(table.indices) + 64:
         return [(np.arange(table.rows + 1), table)]
     found: list[tuple[np.ndarray, Table | None]] = []
     for k in range(width):

@@ -309,8 +309,15 @@ class Program:
         operands = [o for node in curved for i in _curved_operands(node) if (o := node.operands[i]) is not None]
         sets = Sets(self.size)
         found = self.sets(operands, sets, leaf)
+        tightened: dict[int, Terms] = {}
+
+        def tight(position: int) -> Terms:
+            if position not in tightened:
+                tightened[position] = sets.tight(found.get(position, ()))
+            return tightened[position]
+
         for node in curved:
-            terms = [() if o is None else found.get(o.position, ()) for o in node.operands]
+            terms = [() if o is None else tight(o.position) for o in node.operands]
             _multiply(node, live[node.position], terms, sets, keys)  # type: ignore[index]
             yield node
 
@@ -331,7 +338,7 @@ class Program:
 
     def why_hessian(self, row: int, column: int) -> list[Step]:
         """The operations that multiply the two inputs, in order."""
-        keys = _Keys(self.size)
+        keys = _Keys(self.size, listed=True)
         leaf = _marking({row: row + 1, column: column + 1})
         steps, wanted = [], max(row, column) * self.size + min(row, column)
         for node in self._products(self.live(), keys, leaf):
@@ -437,12 +444,14 @@ def _curved_operands(node: DependenceTracer) -> set[int]:
 class _Keys:
     """A growing set of pairs of inputs, larger * size + smaller."""
 
-    _LIMIT = 1 << 25
+    _LIMIT, _LARGEST = 1 << 25, 1 << 28
 
-    def __init__(self, size: int) -> None:
-        self.size = size
+    def __init__(self, size: int, listed: bool = False) -> None:
+        self.size, self.listed = size, listed
         self.keys: list[np.ndarray] = []
         self.count = 0
+        #: All places as a matrix, once there are many.
+        self.dense: np.ndarray | None = None
         #: Pairs of index maps that are in already, at all their elements; held, so that their ids stay theirs.
         self.done: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
 
@@ -459,9 +468,16 @@ class _Keys:
             keys *= self.size
             keys += np.minimum(left, right)
             keys -= 1
+        if self.dense is not None:
+            self.dense[keys] = True
+            return
         self.keys.append(keys)
         self.count += len(keys)
-        if self.count > self._LIMIT and len(self.keys) > 1:
+        if not self.listed and self.size**2 < min(8 * self.count, self._LARGEST):
+            self.dense = np.zeros(self.size**2, bool)
+            for keys in self.take():
+                self.dense[keys] = True
+        elif self.count > self._LIMIT and len(self.keys) > 1:
             self.keys = [sorted_unique(np.concatenate(self.keys))]
             self.count = len(self.keys[0]) // 2  # what is unique weighs less, so that this happens rarely
 
@@ -473,6 +489,11 @@ class _Keys:
 
     def symmetric(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows, cols) of both triangles, row-major."""
+        if self.dense is not None:
+            matrix = self.dense.reshape(self.size, self.size)
+            matrix |= matrix.T
+            rows, cols = np.nonzero(matrix)
+            return rows, cols
         keys = sorted_unique(np.concatenate([np.empty(0, np.intp), *self.keys]))
         rows, cols = np.divmod(keys, max(self.size, 1))
         below = rows != cols

@@ -18,7 +18,7 @@ from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Work, row_major
 from functrace.errors import ShapeError
 from functrace.primitives._structures import contraction
-from functrace.primitives import _moves
+from functrace.primitives import _library, _moves
 from functrace.primitives.families import bilinear, reshape, same_dtype
 from functrace.primitives.shape import inverse_permutation, slice_, transpose
 from functrace.util import user_line
@@ -278,7 +278,7 @@ dot_general = bilinear(
     formula="dot(x, y)",
     sparsity=contraction,
     cost=_cost,
-    lower=(_moves.outer, _moves.contraction),
+    lower=(_moves.outer, _moves.contraction, _library.contraction),
 )
 
 

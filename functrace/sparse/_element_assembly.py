@@ -104,6 +104,8 @@ def _runs(where: np.ndarray) -> list[tuple[slice, slice]] | None:
                 step = (last - first) // (stop - start - 1) if stop - start > 1 else 1
                 elements = slice(residue + start * period, residue + (stop - 1) * period + 1, period)
                 found.append((elements, slice(first, last + 1, step)))
+            if len(found) > _MOST_RUNS * (1 + period):
+                break
         else:
             return found
     return None

@@ -43,6 +43,8 @@ class Derivatives:
         #: Per node, where it is not dead: a node of booleans, or None for everywhere.
         self.alive: dict[int, int | None] = {}
         self.adjoints: dict[int, int] = {}
+        self._partials: dict[int, list[tuple[int, int, int | None]]] = {}
+        self._seconds: dict[int, dict[tuple[int, int], int]] = {}
         self._find_adjoints()
 
     # operations on nodes
@@ -74,9 +76,12 @@ class Derivatives:
 
     def partials(self, n: int) -> list[tuple[int, int, int | None]]:
         """Per active operand of a node: the operand, the partial derivative, and where it was chosen."""
+        found = self._partials.get(n)
+        if found is not None:
+            return found
         graph = self.graph
         template = template_of(graph, n)
-        found = []
+        found = self._partials[n] = []
         for position, operand in enumerate(graph.operands[n]):
             instructions = template.first[position]
             if instructions is not None and graph.active[operand]:
@@ -119,10 +124,13 @@ class Derivatives:
 
     def seconds(self, n: int) -> dict[tuple[int, int], int]:
         """Second partial derivatives of an operation by its distinct active operands, the earlier first."""
+        if n in self._seconds:
+            return self._seconds[n]
         graph = self.graph
         operands = graph.operands[n]
         template: Template = template_of(graph, n)
         found: dict[tuple[int, int], int] = {}
+        self._seconds[n] = found
         for j, x in enumerate(operands):
             for k, y in enumerate(operands):
                 if not (graph.active[x] and graph.active[y]) or x > y:

@@ -81,8 +81,9 @@ class Graph:
 
     def number(self, value: Any) -> int:
         """The node of a known number."""
-        value = np.asarray(value)[()]
-        key = (value.dtype.str, value.tobytes())  # the bits, which tell 0.0 from -0.0
+        if not isinstance(value, np.generic):
+            value = np.asarray(value)[()]
+        key = (type(value), value.tobytes())  # the bits, which tell 0.0 from -0.0
         node = self._known.get(key)
         if node is None:
             node = self._known[key] = self._append(None, (), _NOTHING, value, value.dtype, False, UNIFORM)
@@ -398,6 +399,8 @@ def _guarded(graph: Graph, chooses: bool, partial: int, dot: int) -> int:
 def instantiate(graph: Graph, template: Template, instructions: Any, operands: Sequence[int]) -> int:
     """The node in a graph that a template's instructions give for these operands."""
     target, numbers, steps = instructions
+    if not steps:
+        return graph.number(numbers[0][1]) if numbers else operands[template.inputs.index(target)]
     names = dict(zip(template.inputs, operands, strict=True))
     for n, value in numbers:
         names[n] = graph.number(value)

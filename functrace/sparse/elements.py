@@ -7,7 +7,9 @@ and a plan made beforehand adds them into the values of a fixed structure.
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,23 +17,28 @@ from typing import Any
 import numpy as np
 
 from functrace.backend.executable import Executable, compilation_disabled
-from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
-from functrace.core.types import canonicalize
 from functrace.primitives.families import reshape
 from functrace.primitives.shape import concatenate
 from functrace.sparse._element_assembly import Assembly, Contribution, plan_assembly
 from functrace.sparse._element_derivatives import Derivatives, gradients, operations, second_derivatives
 from functrace.sparse._element_maps import IndexMap, from_array, shift
 from functrace.sparse._element_programs import Wanted, values_program
+from functrace.sparse._element_steps import Steps
 from functrace.sparse._families import Family, NotSeparable, Program, element_families, output_families
+from functrace.util import Source
 
 __all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
 
 
-#: From this call on, machine code is made in the background.
-_CALLS_BEFORE_CODE = 2
+#: Machine code is made in the background once NumPy calls have taken a share of the time that making it takes.
+_SECONDS_PER_EQUATION = 5e-4
+_SHARE_BEFORE_CODE = 0.05
+
+
+#: Of so many numbers a product of vectors is quicker than a look at each.
+_FEW = 4096
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,19 @@ class FamilyReport:
         width: how many inputs each reads.
         entries: how many second (or first) derivatives each has.
         operations: additions, or what costs as much, per element.
-        sources: the user's lines of its arrays.
+        places: the user's lines of its arrays.
     """
 
     elements: int
     width: int
     entries: int
     operations: float
-    sources: tuple[str, ...]
+    places: tuple[Source, ...]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The user's lines of its arrays, as text."""
+        return tuple(dict.fromkeys(map(str, self.places)))
 
 
 @dataclass(frozen=True)
@@ -66,26 +78,30 @@ class _Evaluation:
 
     def __init__(self, closed: ClosedJaxpr, plan: Assembly) -> None:
         self.closed, self.plan = closed, plan
-        self._function = python_function(closed.jaxpr)
+        self._steps = Steps(closed)
         self._executable: Executable | None = None
-        self._calls = 0
+        self._spent = 0.0
+        self._worth = _SECONDS_PER_EQUATION * len(closed.eqns) * _SHARE_BEFORE_CODE
         self._lock = threading.Lock()
+        self._ordered = compilation_disabled()
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
-        executable = self._executable
-        if executable is not None:
-            return executable.run(*args)
-        self._calls += 1
-        if self._calls == _CALLS_BEFORE_CODE and not compilation_disabled():
-            threading.Thread(target=self.compile, daemon=True, name="functrace-elements").start()
-        return self._function(*self.closed.consts, *map(canonicalize, args))
+        if self._executable is not None:
+            return self._executable.run(*args)
+        start = time.perf_counter()
+        found = self._steps(args)
+        self._spent += time.perf_counter() - start
+        if not self._ordered and self._spent > self._worth:
+            self._ordered = True
+            threading.Thread(target=self.compile, name="functrace-elements").start()
+        return found
 
     def compile(self) -> None:
         """Make the machine code now."""
         with self._lock:
             if self._executable is None:
-                jaxpr, constants = hoist_constants(self.closed)
-                self._executable = Executable(jaxpr, constants)
+                self._ordered = True
+                self._executable = Executable(*hoist_constants(self.closed))
 
     def traced(self, args: Sequence[Any]) -> list[Any]:
         return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *args)
@@ -107,10 +123,10 @@ class _Elements:
         for family, wanted in zip(self._families, nodes, strict=True):
             live = family.graph.live([node for node, _ in family.roots])
             width = sum(family.graph.active[n] and family.graph.primitives[n] is None for n in live)
-            sources = dict.fromkeys(str(self._program.producer[v][0].source) for v in family.arrays
-                                    if v in self._program.producer)  # fmt: skip
+            eqns = [self._program.producer[v][0] for v in family.arrays if v in self._program.producer]
+            sources = tuple(dict.fromkeys(e.source for e in eqns if e.source is not None))
             price = operations(family.graph, wanted)
-            reports.append(FamilyReport(family.count, width, len(wanted), price, tuple(sources)))
+            reports.append(FamilyReport(family.count, width, len(wanted), price, sources))
         self.families = tuple(reports)
         size = self.dtype.itemsize
         self.cost = ElementCost(
@@ -170,6 +186,10 @@ class ElementHessian(_Elements):
         """The number of entries of the structure."""
         return self.rows.size
 
+    def compile(self) -> None:
+        """Make the machine code now instead of in the background."""
+        self._evaluation.compile()
+
     def careful(self) -> _Evaluation:
         """The evaluation in which an element with multiplier zero contributes zero, be its derivatives infinite."""
         if self._careful is None:
@@ -188,11 +208,17 @@ class ElementHessian(_Elements):
         """
         if _is_traced(args):
             return self.careful().traced(args)[0]
-        with np.errstate(all="ignore"):
-            found = self._evaluation(args)[0]
-            if not np.isfinite(np.add.reduce(found)):
-                found = self.careful()(args)[0]
+        found = self._evaluation(args)[0]
+        if not _all_finite(found):
+            found = self.careful()(args)[0]
         return _put(found, out)
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether no number is infinite or NaN; of few by their sum of squares, which is finite then but for overflow."""
+    if values.size <= _FEW and math.isfinite(values.dot(values)):
+        return True
+    return bool(np.isfinite(values).all())
 
 
 def _is_traced(args: Sequence[Any]) -> bool:
@@ -260,17 +286,15 @@ class ElementJacobian(_Elements):
         """The entries at some inputs of the program; see `ElementHessian.values`."""
         if _is_traced(args):
             return self._evaluation.traced(args)[0]
-        with np.errstate(all="ignore"):
-            return _put(self._evaluation(args)[0], out)
+        return _put(self._evaluation(args)[0], out)
 
     def evaluate(self, *args: Any) -> tuple[Any, Any]:
         """The outputs, flat and one after the other, and the entries, in one program that shares their work."""
         if _is_traced(args):
             *outputs, entries = self._with_outputs.traced(args)
             return concatenate(*[reshape(o, shape=(np.size(o),)) for o in outputs], axis=0), entries
-        with np.errstate(all="ignore"):
-            *outputs, entries = self._with_outputs(args)
-            return np.concatenate([np.ravel(o) for o in outputs]), entries
+        *outputs, entries = self._with_outputs(args)
+        return np.concatenate([np.ravel(o) for o in outputs]), entries
 
 
 def _leaf_slopes(derivatives: Derivatives, root: int) -> dict[int, int]:

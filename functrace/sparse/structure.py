@@ -148,11 +148,9 @@ class Structure:
                 rows, cols = np.maximum(rows, cols), np.minimum(rows, cols)
         self.shape: tuple[int, int] = (m, n)
         self.symmetric = bool(symmetric)
+        given = rows, cols
         starts, cols, rows = compressed(cols, rows, n, m)
-        if rows.base is not None or rows is getattr(pattern, "rows", None):
-            rows = rows.copy()
-        if cols.base is not None or cols is getattr(pattern, "cols", None):
-            cols = cols.copy()
+        rows, cols = (a.copy() if a.base is not None or any(a is g for g in given) else a for a in (rows, cols))
         self.starts, self.rows, self.cols = _frozen(starts), _frozen(rows), _frozen(cols)
 
     @property

@@ -19,9 +19,9 @@ from functrace.core.types import ShapedArray
 from functrace.interpreters.cost import Machine, equation_cost
 from functrace.interpreters.linearize import LinearProgram
 from functrace.interpreters.transpose import backward_pass
-from functrace.primitives.contraction import dot_general
+from functrace.primitives.contraction import dot_general, permute
 from functrace.primitives.families import reshape
-from functrace.primitives.shape import concatenate, zeros
+from functrace.primitives.shape import concatenate, slice_, zeros
 from functrace.transforms._sweeps import basis, sweep
 from functrace.transforms._waist import between, narrowest_cuts, width
 
@@ -53,11 +53,13 @@ class Plan(NamedTuple):
     Attributes:
         tree: the sweeps and products.
         cuts: the frontiers between input and output, as numbers of variables in order of appearance.
+        widths: how many numbers pass through each frontier, input and output included.
         forward, reverse: the predicted seconds of the pure modes.
     """
 
     tree: Sweep | Product
     cuts: tuple[tuple[int, ...], ...]
+    widths: tuple[int, ...]
     forward: float
     reverse: float
 
@@ -65,12 +67,15 @@ class Plan(NamedTuple):
     def mode(self) -> str:
         return self.tree.mode if isinstance(self.tree, Sweep) else "split"
 
-    def reason(self) -> str:
-        """Why, in a sentence."""
-        if isinstance(self.tree, Sweep):
-            other = self.reverse if self.mode == "forward" else self.forward
-            return f"predicted {self.tree.seconds:.2g} s against {other:.2g} s"
-        return f"predicted {self.tree.seconds:.2g} s against {min(self.forward, self.reverse):.2g} s in one sweep"
+    def sweeps(self) -> list[int]:
+        """How many directions each sweep takes, in the order of the program."""
+
+        def found(tree: Sweep | Product) -> list[int]:
+            if isinstance(tree, Product):
+                return [*found(tree.early), *found(tree.late)]
+            return [self.widths[tree.start if tree.mode == "forward" else tree.stop]]
+
+        return found(self.tree)
 
 
 #: The least width of inputs and outputs at which a waist is looked for, and the most equations.
@@ -87,10 +92,15 @@ _REMEMBERED = 512
 _plans: dict[Any, Plan] = {}
 
 
-def choose(program: LinearProgram, count: int) -> tuple[Plan, list[Eqn]]:
-    """The cheapest plan for the Jacobian of the first `count` outputs, and the equations that it needs."""
+def choose(program: LinearProgram, count: int, split: bool = False) -> tuple[Plan, list[Eqn]]:
+    """The cheapest plan for the Jacobian of the first `count` outputs, and the equations that it needs.
+
+    With `split`, the cheapest of those that multiply Jacobians of parts, if there is a waist at all.
+    """
     outvars = program.outvars[:count]
     eqns = live_eqns(program.eqns, outvars)
+    if split:
+        return _make_plan(eqns, program.invars, outvars, True), eqns
     key = _signature(eqns, program.invars, outvars)
     plan = _plans.get(key)
     if plan is None:
@@ -120,25 +130,28 @@ def _variables(eqns: Sequence[Eqn], invars: Sequence[Var]) -> list[Var]:
     return [*invars, *(v for e in eqns for v in e.outvars)]
 
 
-def _make_plan(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None]) -> Plan:
+def _make_plan(
+    eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], split: bool = False
+) -> Plan:
     outs = list(dict.fromkeys(v for v in outvars if v is not None))
     ends = [list(invars), outs]
     n, m = width(ends[0]), sum(v.aval.size for v in outvars if v is not None)
     chain = ends
-    if min(n, m) >= _WIDE and len(eqns) <= _LONG and _same_dtype([*invars, *outs]):
+    if min(n, m) >= (2 if split else _WIDE) and len(eqns) <= _LONG and _same_dtype([*invars, *outs]):
         cuts = [cut for cut in narrowest_cuts(eqns, invars, outs) if _same_dtype([*cut, *invars])]
         if cuts and width(cuts[0]) < min(n, m):
             chain = [ends[0], *cuts, ends[1]]
     sections = [between(eqns, a, b) for a, b in zip(chain, chain[1:], strict=False)]
     widths = [width(frontier) for frontier in chain]
     widths[-1] = m
-    tree = _bracket(widths, [price(section) for section in sections])
     whole = [price(section) for section in sections]
+    tree = _bracket(widths, whole, split)
     number = {v: i for i, v in enumerate(_variables(eqns, invars))}
     cuts_by_number = tuple(tuple(number[v] for v in cut) for cut in chain[1:-1])
     last = len(widths) - 1
     forward = _sweep_seconds("forward", 0, last, widths, whole)
-    return Plan(tree, cuts_by_number, forward, _sweep_seconds("reverse", 0, last, widths, whole))
+    reverse = _sweep_seconds("reverse", 0, last, widths, whole)
+    return Plan(tree, cuts_by_number, tuple(widths), forward, reverse)
 
 
 def _same_dtype(variables: Sequence[Var]) -> bool:
@@ -168,8 +181,8 @@ def price(eqns: Sequence[Eqn]) -> Price:
     return Price(fixed[0], fixed[1], each)
 
 
-def _bracket(widths: Sequence[int], prices: Sequence[Price]) -> Sweep | Product:
-    """The cheapest bracketing of the chain, by dynamic programming over its intervals."""
+def _bracket(widths: Sequence[int], prices: Sequence[Price], split: bool = False) -> Sweep | Product:
+    """The cheapest bracketing of the chain, by dynamic programming over its intervals; with `split`, a product."""
     count = len(prices)
     best: dict[tuple[int, int], Sweep | Product] = {}
     for length in range(1, count + 1):
@@ -179,6 +192,8 @@ def _bracket(widths: Sequence[int], prices: Sequence[Price]) -> Sweep | Product:
                 Sweep(mode, start, stop, _sweep_seconds(mode, start, stop, widths, prices))
                 for mode in ("reverse", "forward")
             ]
+            if split and length == count > 1:
+                ways = []
             for middle in range(start + 1, stop):
                 early, late = best[start, middle], best[middle, stop]
                 product = _product_seconds(widths[stop], widths[middle], widths[start])
@@ -205,18 +220,24 @@ def _product_seconds(rows: int, inner: int, columns: int) -> float:
 
 
 def form(
-    program: LinearProgram, count: int, in_avals: Sequence[ShapedArray], out_avals: Sequence[ShapedArray]
+    program: LinearProgram,
+    count: int,
+    in_avals: Sequence[ShapedArray],
+    out_avals: Sequence[ShapedArray],
+    split: bool = False,
 ) -> tuple[Plan, bool, list[Any]]:
     """The Jacobian of the first `count` outputs of a linear program.
+
+    With `split` it is a product wherever there is a waist, also where an infinite factor would spread to zeros.
 
     Returns:
         The plan, whether the directions are the columns, and per output (for columns) or per input (for rows) an array
         of (directions, *shape), or None where it is zero.
     """
-    plan, eqns = choose(program, count)
+    plan, eqns = choose(program, count, split)
     outvars = program.outvars[:count]
-    if isinstance(plan.tree, Product) and current_trace() is EVAL:
-        rows = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals)
+    if isinstance(plan.tree, Product) and (split or current_trace() is EVAL):
+        rows = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals, not split)
         if rows is not None:
             return plan, False, rows
     mode = plan.mode
@@ -242,6 +263,7 @@ def _form_product(
     outvars: Sequence[Var | None],
     in_avals: Sequence[ShapedArray],
     out_avals: Sequence[ShapedArray],
+    check: bool,
 ) -> list[Any] | None:
     """The rows of the Jacobian per input; None if a factor is infinite, which a product would spread to zeros."""
     variables = _variables(eqns, invars)
@@ -260,20 +282,21 @@ def _form_product(
         section = between(eqns, start, [v for v in stop if v is not None])
         if tree.mode == "forward":
             found = _push(section, start, stop, basis(types[tree.start]))
-            joined = _join(found, types[tree.stop], sum(a.size for a in types[tree.start])).T
+            joined = permute(_join(found, types[tree.stop], sum(a.size for a in types[tree.start])), (1, 0))
         else:
             found = _pull(section, start, stop, basis(types[tree.stop]))
             joined = _join(found, types[tree.start], sum(a.size for a in types[tree.stop]))
-        return joined if np.isfinite(joined).all() else None
+        return None if check and not np.isfinite(joined).all() else joined
 
     whole = matrix(plan.tree)
     if whole is None:
         return None
     if len(in_avals) == 1:
-        return [whole if in_avals[0].ndim == 1 else whole.reshape(-1, *in_avals[0].shape)]
+        return [whole if in_avals[0].ndim == 1 else reshape(whole, shape=(whole.shape[0], *in_avals[0].shape))]
     rows, start = [], 0
     for aval in in_avals:
-        rows.append(whole[:, start : start + aval.size].reshape(-1, *aval.shape))
+        piece = slice_(whole, starts=(0, start), stops=(whole.shape[0], start + aval.size), steps=(1, 1))
+        rows.append(reshape(piece, shape=(whole.shape[0], *aval.shape)))
         start += aval.size
     return rows
 

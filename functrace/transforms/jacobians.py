@@ -135,13 +135,14 @@ def jacobian(
         argnums: which positional arguments to differentiate.
         has_aux: whether `fun` returns a pair (output, auxiliary output).
         holomorphic: whether `fun` is holomorphic; then inputs and outputs must be complex.
-        mode: "auto", "forward" (as `jacfwd`) or "reverse" (as `jacrev`).
+        mode: "auto", "forward" (as `jacfwd`) or "reverse" (as `jacrev`); or "split" at the waist wherever there is one,
+            without the check that no factor is infinite.
 
     Returns:
         A function of the same arguments that gives, for each output, an array of output shape followed by input shape.
 
     Raises:
-        ArgumentError: `mode` is none of the three.
+        ArgumentError: `mode` is none of the four.
         NonDifferentiableInputError: an input or output is not floating point (when called).
 
     Example:
@@ -154,16 +155,16 @@ def jacobian(
     check_callable(fun, "jacobian")
     if mode in _MODES:
         return _MODES[mode](fun, argnums, has_aux, holomorphic)
-    if mode != "auto":
+    if mode not in ("auto", "split"):
         raise ArgumentError(
             "jacobian knows no such mode",
             where=user_line(),
             got=repr(mode),
-            remedy="choose one of 'auto', 'forward', 'reverse'",
+            remedy="choose one of 'auto', 'forward', 'reverse', 'split'",
         )
 
     fixed = {name: way(fun, argnums, has_aux, holomorphic) for name, way in _MODES.items()}
-    chosen = _choices_of(fun)
+    chosen = _choices_of(fun) if mode == "auto" else {}
     argnums_key = tuple(argnums) if isinstance(argnums, (tuple, list)) else argnums
 
     @functools.wraps(fun)
@@ -183,7 +184,10 @@ def jacobian(
         if any(a.dtype != in_avals[0].dtype for a in (*in_avals, *out_avals)):
             real = all(a.dtype.kind == "f" for a in out_avals)
             return fixed["reverse" if real or holomorphic else "forward"](*args, **kwargs)
-        chosen[key], by_columns, stacked = _form_safely(program, count, in_avals, out_avals)
+        if mode == "split":
+            _, by_columns, stacked = form(program, count, in_avals, out_avals, True)
+        else:
+            chosen[key], by_columns, stacked = _form_safely(program, count, in_avals, out_avals)
         if by_columns:
             blocks = [split(c, o, in_avals, True) for c, o in zip(stacked, out_avals, strict=True)]
         else:

@@ -12,19 +12,22 @@ from typing import Any
 
 import numpy as np
 
+from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
-from functrace.backend.compiler.emit import Emitter, Unsupported, neutral
+from functrace.backend.compiler.emit import INDEX, Emitter, Value, neutral
+from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.nest import ReduceSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
-from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step
+from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step, choose, has_element_type
 from functrace.core.ir import Atom, Eqn, Jaxpr, Literal, Var
-from functrace.core.lowering import Reduction
-from functrace.core.primitive import Primitive
+from functrace.core.lowering import Elementwise, Indexed, Reduction
+from functrace.core.types import ShapedArray
 
 __all__ = ["Context", "emit_program"]
 
 _ALIGNMENT = 64
+_HOISTED = 4.0  # additions an element, from which on an invariant is worth keeping
 
 
 class Context:
@@ -90,6 +93,158 @@ class Context:
         position = len(self.e.objects)
         self.e.objects.append(array)
         return Buffer(self.e.symbol(f"data:{position}"), array.shape, array.dtype)
+
+    # what calls of libraries are written in
+
+    def permuted(self, buffer: Buffer, axes: Sequence[int]) -> Buffer:
+        """The array with its axes in another order."""
+        shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
+        return Buffer(buffer.pointer, shape, buffer.dtype, strides, buffer.offset)
+
+    def part(self, buffer: Buffer, positions: Sequence[str]) -> str:
+        """The address of the part of an array at positions, registers, on its first axes."""
+        pointer = buffer.start(self.e)
+        for position, stride in zip(positions, buffer.strides, strict=False):
+            step = self.e.index(f"mul nsw i64 {position}, {stride}")
+            pointer = self.e.offset(pointer, step, buffer.dtype)
+        return pointer
+
+    def over(self, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
+        """Loops over positions; the body is emitted once."""
+
+        def level(positions: list[str]) -> None:
+            if len(positions) == len(extents):
+                body(positions)
+            elif extents[len(positions)] == 1:
+                level([*positions, "0"])
+            else:
+                self.e.counted(extents[len(positions)], lambda i: level([*positions, i]))
+
+        if 0 not in extents:
+            level([])
+
+    def blas(self, name: str, dtype: np.dtype, *arguments: Any) -> None:
+        """A call of a routine of BLAS or LAPACK without its letter for the type.
+
+        Arguments are by reference: letters, integers and floats become constants; "%..." are addresses.
+        """
+        e = self.e
+        routine = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}[dtype.name] + name
+        bits = symbols.blas(routine)[1]
+        pointers, letters = [], 0
+        for argument in arguments:
+            if isinstance(argument, str) and argument[0] in "%@":
+                pointers.append(argument)
+            elif isinstance(argument, str):
+                pointers.append(e.constant_pointer("i8", str(ord(argument))))
+                letters += 1
+            elif isinstance(argument, int):
+                pointers.append(e.constant_pointer(f"i{bits}", str(argument)))
+            else:
+                value = e.constant(argument, dtype)
+                pointers.append(e.constant_pointer(value.type, value.name))
+        # Fortran takes the lengths of letters after all arguments.
+        texts = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
+        e.line(f"call void {e.symbol(f'blas:{routine}')}({texts})")
+
+    # what loops and branches are written in
+
+    def prepared(self, jaxpr: Jaxpr) -> Jaxpr:
+        """A program inlined and simplified, made once."""
+        found = jaxpr.derived.get(("prepared",))
+        if found is None:
+            found = jaxpr.derived.setdefault(("prepared",), prepare(jaxpr))
+        return found
+
+    def aval(self, place: Place | Literal) -> ShapedArray:
+        return place.aval if isinstance(place, Literal) else ShapedArray(place.shape, place.dtype)
+
+    def is_small(self, place: Place | Literal) -> bool:
+        """Whether a value may live in registers."""
+        aval = self.aval(place)
+        return aval.size <= SMALL and has_element_type(aval.dtype)
+
+    def registers(self, place: Place | Literal) -> Small:
+        """The value in registers."""
+        if isinstance(place, Small):
+            return place
+        aval = self.aval(place)
+        small = Small(aval.shape, aval.dtype)
+        if isinstance(place, Literal):
+            small.values = [self.e.constant(place.val, aval.dtype)]
+            return small
+        offsets = [sum(i * s for i, s in zip(index, place.strides, strict=True)) for index in np.ndindex(*place.shape)]
+        small.values = [
+            self.e.load(self.e.offset(place.pointer, place.offset + offset, place.dtype), place.dtype)
+            for offset in offsets
+        ]
+        return small
+
+    def homed(self, place: Place | Literal) -> Place:
+        """A value that a loop reads: if it is in registers, in memory too."""
+        if isinstance(place, Small):
+            if place.home is None:
+                place.home = self.materialise(place)
+            return place
+        return self.materialise(place)
+
+    def like(self, buffer: Buffer) -> Buffer:
+        """A new array of the same type."""
+        return self.array(buffer.shape, buffer.dtype)
+
+    def rooted(self, buffer: Buffer) -> Buffer:
+        """The array in C order, at its own address."""
+        buffer = self.contiguous(buffer)
+        return Buffer(buffer.start(self.e), buffer.shape, buffer.dtype)
+
+    def buffer_like(self, buffer: Buffer, pointer: str) -> Buffer:
+        """An array of the same type at an address; `buffer` is contiguous from its pointer on."""
+        return Buffer(pointer, buffer.shape, buffer.dtype)
+
+    def small_like(self, small: Small, stem: str) -> Small:
+        """Registers of the same types, with these names."""
+        found = Small(small.shape, small.dtype)
+        assert small.values is not None
+        found.values = [Value(self.e, f"{stem}.{k}", small.dtype) for k in range(len(small.values))]
+        return found
+
+    def phi_lines(self, phi: Small, start: Small, before: str, after: Small, latch: str) -> list[str]:
+        """Registers at the head of a loop, from those before it and those after a step."""
+        assert phi.values is not None and start.values is not None and after.values is not None
+        return [
+            f"  {p.name} = phi {p.type} [{s.name}, %{before}], [{a.name}, %{latch}]"
+            for p, s, a in zip(phi.values, start.values, after.values, strict=True)
+        ]
+
+    def slice(self, buffer: Buffer, position: str) -> Buffer:
+        """Element `position`, a register, of an array's first axis."""
+        e = self.e
+        stride = buffer.strides[0]
+        step = position if stride == 1 else e.index(f"mul nsw i64 {position}, {stride}")
+        pointer = e.offset(buffer.start(e), step, buffer.dtype)
+        return Buffer(pointer, buffer.shape[1:], buffer.dtype, buffer.strides[1:])
+
+    def copy(self, source: Buffer, goal: Buffer) -> None:
+        if source.pointer != goal.pointer:
+            copy_array(self.e, source, goal)
+
+    def integer(self, place: Place | Literal) -> str:
+        """A number as a 64-bit integer."""
+        (value,) = self.registers(place).values or ()
+        return self.e.convert(value, INDEX).name
+
+    def decline(self) -> None:
+        """The code cannot do it: the program runs by NumPy calls, which say what is wrong."""
+        self.e.guards = True
+        self.e.line("store i8 1, ptr %guard")
+
+    def worth_hoisting(self, eqn: Eqn) -> bool:
+        """Whether computing an equation before a loop saves more than keeping its result costs."""
+        lowering = choose(eqn)
+        if isinstance(lowering, Indexed):
+            return False
+        small = all(v.aval.size <= SMALL for v in eqn.outvars)
+        return small or not isinstance(lowering, Elementwise) or lowering.weight >= _HOISTED
 
     def program(self, jaxpr: Jaxpr, inputs: Sequence[Place], outputs: Sequence[Buffer | None]) -> list[Place | Literal]:
         """Emits a program that another one holds."""

@@ -6,9 +6,15 @@ from typing import Any
 
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from functrace.core.lowering import Inline, Rewrite
+from functrace.interpreters.simplify import simplify
 from functrace.interpreters.staging import stage
 
-__all__ = ["inline"]
+__all__ = ["inline", "prepare"]
+
+
+def prepare(jaxpr: Jaxpr) -> Jaxpr:
+    """The program that is compiled: inlined and simplified."""
+    return simplify(inline(jaxpr))
 
 
 def inline(jaxpr: Jaxpr) -> Jaxpr:

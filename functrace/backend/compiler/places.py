@@ -56,12 +56,14 @@ class Small:
         nodes: the expressions of its elements, where the registers' reader made it.
     """
 
-    __slots__ = ("dtype", "nodes", "shape", "values")
+    __slots__ = ("dtype", "home", "nodes", "shape", "values")
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype, nodes: list[Any] | None = None) -> None:
         self.shape, self.dtype, self.nodes = shape, dtype, nodes
         #: The registers, in C order, once there are.
         self.values: list[Value] | None = None
+        #: A copy in memory, if there is one.
+        self.home: Buffer | None = None
 
     def position(self, index: Sequence[int]) -> int:
         return sum(i * s for i, s in zip(index, contiguous_strides(self.shape), strict=True))

@@ -21,7 +21,7 @@ from functrace.backend.compiler.places import SMALL, Buffer, Place, Small
 from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
 from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction
 
-__all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step"]
+__all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step", "choose", "has_element_type"]
 
 _UNROLLED = 64  # terms of a reduction that is computed in registers
 _MOST_BOXES = 300
@@ -267,6 +267,8 @@ class Plan:
         """Where an array is; one in registers is written to memory too if so asked."""
         place = self.places[var]
         if isinstance(place, Small) and in_memory:
+            if place.home is not None:
+                return place.home
             if var not in self.spilled:
                 self.spilled[var] = Buffer(self.e.fresh("buf"), place.shape, place.dtype)
             return self.spilled[var]
@@ -428,10 +430,14 @@ def choose(eqn: Eqn) -> Lowering | None:
     return None
 
 
-def _has_element_types(eqn: Eqn) -> bool:
+def has_element_type(dtype: np.dtype) -> bool:
+    """Whether numbers of this type have a type in registers."""
     try:
-        for atom in (*eqn.invars, *eqn.outvars):
-            element_type(atom.aval.dtype)
+        element_type(dtype)
     except Unsupported:
         return False
     return True
+
+
+def _has_element_types(eqn: Eqn) -> bool:
+    return all(has_element_type(atom.aval.dtype) for atom in (*eqn.invars, *eqn.outvars))

@@ -12,12 +12,11 @@ import numpy as np
 from functrace.backend import llvm, symbols
 from functrace.backend.compiler.emit import Emitter
 from functrace.backend.compiler.execute import Context, emit_program
-from functrace.backend.compiler.inline import inline
+from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.places import Buffer
 from functrace.backend.compiler.python_call import emit_python_call
 from functrace.backend.llvm import Target
 from functrace.core.ir import Jaxpr
-from functrace.interpreters.simplify import simplify
 
 __all__ = ["Kernel", "Module", "compile_module", "load_module", "prepare"]
 
@@ -61,11 +60,6 @@ class Kernel:
     workspace: int
     long: bool
     keep: Any
-
-
-def prepare(jaxpr: Jaxpr) -> Jaxpr:
-    """The program that is compiled: inlined and simplified."""
-    return simplify(inline(jaxpr))
 
 
 def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -> Module:
