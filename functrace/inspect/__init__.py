@@ -1,5 +1,6 @@
 """Looking at programs: what they cost, how their modes compare, and their computations drawn."""
 
+from functrace.inspect import modes as modes
 from functrace.inspect.cost import Cost as Cost
 from functrace.inspect.cost import LineCosts as LineCosts
 from functrace.inspect.cost import cost as cost
