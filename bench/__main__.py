@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import control, eager, higher, kernels, lagrangian, modes, vmath
+from bench import control, eager, higher, kernels, lagrangian, modes, suite, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 
@@ -23,8 +23,11 @@ SUITES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["suite"]:
+        return suite.main(argv[1:])
     parser = argparse.ArgumentParser(prog="python -m bench", description="Timings of functrace beside its peers.")
-    parser.add_argument("suite", choices=SUITES)
+    parser.add_argument("suite", choices=(*SUITES, "suite"))
     parser.add_argument("--smoke", action="store_true", help="small sizes, two rounds: only to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every timing, the machine and the versions")
     parser.add_argument("--md", type=Path, metavar="FILE", help="write the table that goes to stdout")

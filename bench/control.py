@@ -1,8 +1,8 @@
 """Loops: the gradient of a recurrent network over many steps as a `scan` and as a Python loop, and tracing it.
 
 The state h of n numbers goes h <- tanh(W h + x) over the rows x of an array; the gradient is that of its final sum
-with respect to W. The answer is the adjoint recursion written by hand. JAX runs its scan compiled, the others as
-they are; who has no scan runs a Python loop.
+with respect to W. The answer is the adjoint recursion written by hand. JAX and functrace run their scans compiled,
+"eager" is functrace without compilation; who has no scan runs a Python loop.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def gradient(state: int, steps: int, unrolled: bool) -> Scenario:
         name=f"grad, {'Python loop' if unrolled else 'scan'} of {steps:,} steps, state of {state}",
         setup=setup,
         expected=lambda: adjoint(weights, inputs),
-        peers=("functrace", "autograd") if unrolled else ("functrace", "autograd", "jax"),
+        peers=("functrace", "autograd") if unrolled else ("functrace", "eager", "autograd", "jax"),
         operations=steps,
     )
 

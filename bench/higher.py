@@ -40,7 +40,7 @@ def taylor_mode(order: int) -> Scenario:
         name=f"order {order}, Taylor mode",
         setup=setup,
         expected=lambda: exact(order),
-        peers=("functrace", "jax"),
+        peers=("functrace", "eager", "jax"),
         rtol=1e-7,
     )
 
@@ -58,7 +58,7 @@ def nested_mode(order: int) -> Scenario:
         name=f"order {order}, nested forward mode",
         setup=setup,
         expected=lambda: exact(order),
-        peers=("functrace", "jax"),
+        peers=("functrace", "eager", "jax"),
         rtol=1e-7,
     )
 

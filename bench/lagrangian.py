@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+import functrace
+import functrace.numpy as fnp
 from bench.harness import Scenario
 from bench.peers import Peer
+from functrace.sparse.elements import element_hessian
 
 SIZES = (100, 1_000, 10_000, 100_000)
 #: Dense matrices, and graphs of single numbers, up to here.
@@ -156,11 +159,8 @@ class Expected:
     """The Hessian times a few vectors, by central differences of the gradient: it holds for any structure."""
 
     def __init__(self, problem: Problem) -> None:
-        from functrace import grad
-        import functrace.numpy as fnp
-
         language = Array(fnp)
-        gradient = grad(lambda x: problem.lagrangian(language, x, problem.lam, problem.sigma))
+        gradient = functrace.grad(lambda x: problem.lagrangian(language, x, problem.lam, problem.sigma))
         rng = np.random.default_rng(1)
         self.directions = rng.normal(size=(2, problem.x.size))
         h = 1e-5
@@ -200,8 +200,6 @@ def build(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
         return problem.lagrangian(language, x, lam, sigma)
 
     if peer.name == "functrace":
-        from functrace.sparse.elements import element_hessian
-
         hessian = element_hessian(peer.make_jaxpr(lagrangian)(*problem.arguments))
         arguments = problem.arguments
 
@@ -210,12 +208,10 @@ def build(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
 
         values.compile = hessian.compile  # type: ignore[attr-defined]
         return values, hessian.rows, hessian.cols
-    import jax
-
     rows, cols = np.tril_indices(problem.x.size)
-    dense = jax.jit(jax.hessian(lagrangian))
-    arguments = tuple(map(jax.numpy.asarray, problem.arguments))
-    return lambda: dense(*arguments).block_until_ready(), rows, cols
+    dense = peer.jit(peer.jacfwd(peer.grad(lagrangian)))
+    arguments = tuple(map(peer.array, problem.arguments))
+    return lambda: peer.ready(dense(*arguments)), rows, cols
 
 
 def build_casadi(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
@@ -246,7 +242,9 @@ def entries(peer: Peer, problem: Problem, reference: Expected, call: Callable[[]
 
     def evaluate() -> Any:
         values = call()
-        return Entries(rows, cols, values if np.ndim(values) == 1 else np.asarray(values)[rows, cols], reference.directions)
+        if np.ndim(values) == 2:
+            values = np.asarray(values)[rows, cols]
+        return Entries(rows, cols, values, reference.directions)
 
     return evaluate
 

@@ -47,7 +47,7 @@ def as_restructured_text(app, what, name, obj, options, lines):
     for i, line in enumerate(lines):
         if line.lstrip().startswith((">>>", "...")):
             continue
-        line = re.sub(r"(`[^`]+`)(?=\w)", r"\1\\ ", line)  # `Array`s
+        line = re.sub(r"(`[^`]+`)(\w?)", lambda m: m[1] + ("\\ " + m[2] if m[2] else ""), line)  # `Array`s
         line = re.sub(r"(?<!\\)\|(?=\w)(?![^`]*`(?:[^`]*`[^`]*`)*[^`]*$)", r"\\|", line)  # |x|
         lines[i] = re.sub(r"(?<![\\`*\w])(\*{1,2})(?=\w)(?![^`]*`(?:[^`]*`[^`]*`)*[^`]*$)", r"\\\1", line)  # f(*args)
 

@@ -4,9 +4,9 @@
     subject to  3 b^3 + 2 c - 5 + sin(b - c) sin(b + c) + 4 b - a exp(a - b) - 3 = 0  for any three neighbours a, b, c
 
 L. Luksan and J. Vlcek, Sparse and partially separable test problems for unconstrained and equality constrained
-optimization, report 767, Academy of Sciences of the Czech Republic (1999), problem 5.1. The functions are array code; the
-structure of the Jacobian and of the Hessian of the Lagrangian is read off their trace, and their values come element by
-element. Nothing is ever of size n x n.
+optimization, report 767, Academy of Sciences of the Czech Republic (1999), problem 5.1. The functions are array code;
+the structure of the Jacobian and of the Hessian of the Lagrangian is read off their trace, and their values come
+element by element. Nothing is ever of size n x n.
 
 Run it with `python examples/chained_rosenbrock.py [n ...]`.
 """

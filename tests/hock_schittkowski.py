@@ -1,9 +1,9 @@
 """Problems of Hock and Schittkowski as plain NumPy functions, with the optimal values that they published.
 
 W. Hock and K. Schittkowski, Test Examples for Nonlinear Programming Codes, Lecture Notes in Economics and Mathematical
-Systems 187, Springer, 1981. Each problem is a function that gives an objective, constraints c(x) >= 0 or c(x) = 0, bounds
-and the published start; where a closed form of the optimal value is known, it stands instead of its digits. Problem 112 has
-the better value that has been known since (K. Schittkowski, An Updated Set of 306 Test Problems, 2011).
+Systems 187, Springer, 1981. Each problem is a function that gives an objective, constraints c(x) >= 0 or c(x) = 0,
+bounds and the published start; where a closed form of the optimal value is known, it stands instead of its digits.
+Problem 112 has the better value that has been known since (K. Schittkowski, An Updated Set of 306 Test Problems, 2011).
 """
 
 from collections.abc import Callable
@@ -78,7 +78,9 @@ TWO_VARIABLES = [
         -root3,
         equations=e(lambda x, y: (1.0 + x**2) ** 2 + y**2 - 4.0),
     ),
-    Example(8, lambda x: -1.0 + 0.0 * x[0], [2.0, 1.0], -1.0, equations=e(lambda x, y: (x**2 + y**2 - 25.0, x * y - 9.0))),
+    Example(
+        8, lambda x: -1.0 + 0.0 * x[0], [2.0, 1.0], -1.0, equations=e(lambda x, y: (x**2 + y**2 - 25.0, x * y - 9.0))
+    ),
     Example(
         9,
         e(lambda x, y: np.sin(np.pi * x / 12.0) * np.cos(np.pi * y / 16.0)),
@@ -153,9 +155,7 @@ TWO_VARIABLES = [
         lambda x: np.sum(x**2),
         [3.0, 1.0],
         2.0,
-        inequalities=e(
-            lambda x, y: (x + y - 1.0, x**2 + y**2 - 1.0, 9.0 * x**2 + y**2 - 9.0, x**2 - y, y**2 - x)
-        ),
+        inequalities=e(lambda x, y: (x + y - 1.0, x**2 + y**2 - 1.0, 9.0 * x**2 + y**2 - 9.0, x**2 - y, y**2 - x)),
         lower=-50.0,
         upper=50.0,
     ),
@@ -230,7 +230,9 @@ THREE_VARIABLES = [
     Example(
         35,
         e(
-            lambda x, y, z: 9.0 - 8.0 * x - 6.0 * y - 4.0 * z + 2.0 * x**2 + 2.0 * y**2 + z**2 + 2.0 * x * y + 2.0 * x * z
+            lambda x, y, z: (
+                9.0 - 8.0 * x - 6.0 * y - 4.0 * z + 2.0 * x**2 + 2.0 * y**2 + z**2 + 2.0 * x * y + 2.0 * x * z
+            )
         ),
         [0.5, 0.5, 0.5],
         1.0 / 9.0,
@@ -355,9 +357,11 @@ FOUR_VARIABLES = [
         lambda x: np.array([1.0, 1.0, 2.0, 1.0]) @ x**2 + np.array([-5.0, -5.0, -21.0, 7.0]) @ x,
         [0.0, 0.0, 0.0, 0.0],
         -44.0,
-        inequalities=lambda x: np.array([8.0, 10.0, 5.0])
-        - np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 2.0], [2.0, 1.0, 1.0, 0.0]]) @ x**2
-        + np.array([[-1.0, 1.0, -1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [-2.0, 1.0, 0.0, 1.0]]) @ x,
+        inequalities=lambda x: (
+            np.array([8.0, 10.0, 5.0])
+            - np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 2.0, 1.0, 2.0], [2.0, 1.0, 1.0, 0.0]]) @ x**2
+            + np.array([[-1.0, 1.0, -1.0, 1.0], [1.0, 0.0, 0.0, 1.0], [-2.0, 1.0, 0.0, 1.0]]) @ x
+        ),
     ),
     Example(
         71,
@@ -374,8 +378,9 @@ FOUR_VARIABLES = [
         lambda x: 1.0 + np.sum(x),
         [1.0, 1.0, 1.0, 1.0],
         727.67937,
-        inequalities=lambda x: np.array([0.0401, 0.010085])
-        - np.array([[4.0, 2.25, 1.0, 0.25], [0.16, 0.36, 0.64, 0.64]]) @ (1.0 / x),
+        inequalities=lambda x: (
+            np.array([0.0401, 0.010085]) - np.array([[4.0, 2.25, 1.0, 0.25], [0.16, 0.36, 0.64, 0.64]]) @ (1.0 / x)
+        ),
         lower=1e-3,
         upper=[4e5, 3e5, 2e5, 1e5],
     ),
@@ -397,14 +402,15 @@ FOUR_VARIABLES = [
     ),
     Example(
         76,
-        lambda x: np.array([1.0, 0.5, 1.0, 0.5]) @ x**2
-        - x[0] * x[2]
-        + x[2] * x[3]
-        + np.array([-1.0, -3.0, 1.0, -1.0]) @ x,
+        lambda x: (
+            np.array([1.0, 0.5, 1.0, 0.5]) @ x**2 - x[0] * x[2] + x[2] * x[3] + np.array([-1.0, -3.0, 1.0, -1.0]) @ x
+        ),
         [0.5, 0.5, 0.5, 0.5],
         -4.681818181,
-        inequalities=lambda x: np.array([5.0, 4.0, -1.5])
-        - np.array([[1.0, 2.0, 1.0, 1.0], [3.0, 1.0, 2.0, -1.0], [0.0, -1.0, -4.0, 0.0]]) @ x,
+        inequalities=lambda x: (
+            np.array([5.0, 4.0, -1.5])
+            - np.array([[1.0, 2.0, 1.0, 1.0], [3.0, 1.0, 2.0, -1.0], [0.0, -1.0, -4.0, 0.0]]) @ x
+        ),
         lower=0.0,
     ),
 ]
@@ -431,7 +437,9 @@ def equilibrium(x):
     return np.sum(x * (energies + np.log(x / np.sum(x))))
 
 
-ATOMS = np.array([[1, 2, 2, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 2, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0, 1, 1, 2, 1]], float)
+ATOMS = np.array(
+    [[1, 2, 2, 0, 0, 1, 0, 0, 0, 1], [0, 0, 0, 1, 2, 1, 1, 0, 0, 0], [0, 0, 1, 0, 0, 0, 1, 1, 2, 1]], float
+)
 
 
 def wong(a, b, c, d, f, g, h, i, j, k):
@@ -457,7 +465,12 @@ def wong_constraints(a, b, c, d, f, g, h, i, j, k):
 
 MORE_VARIABLES = [
     Example(
-        45, lambda x: 2.0 - np.prod(x) / 120.0, [0.5, 1.0, 1.5, 2.0, 2.5], 1.0, lower=0.0, upper=[1.0, 2.0, 3.0, 4.0, 5.0]
+        45,
+        lambda x: 2.0 - np.prod(x) / 120.0,
+        [0.5, 1.0, 1.5, 2.0, 2.5],
+        1.0,
+        lower=0.0,
+        upper=[1.0, 2.0, 3.0, 4.0, 5.0],
     ),
     Example(
         48,
@@ -494,9 +507,7 @@ MORE_VARIABLES = [
         e(lambda a, b, c, d, f: (a - 1.0) ** 2 + (a - b) ** 2 + (c - 1.0) ** 2 + (d - 1.0) ** 4 + (f - 1.0) ** 6),
         [2.0, 2.0, 2.0, 2.0, 2.0],
         0.24150513,
-        equations=e(
-            lambda a, b, c, d, f: (a**2 * d + np.sin(d - f) - 2.0 * root2, b + c**4 * d**2 - 8.0 - root2)
-        ),
+        equations=e(lambda a, b, c, d, f: (a**2 * d + np.sin(d - f) - 2.0 * root2, b + c**4 * d**2 - 8.0 - root2)),
     ),
     Example(78, np.prod, [-2.0, 1.5, 2.0, -1.0, -1.0], -2.91970041, equations=sphere_and_cubes),
     Example(

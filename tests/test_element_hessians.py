@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ def dense(hessian, values):
     return full + np.tril(full, -1).T
 
 
-def check_hessian(f, x, *rest, exact_pattern=True, rtol=1e-9, compiled=False):
+def check_hessian(f, x, *rest, exact_pattern=True, rtol=1e-9, compiled=False, traced=True):
     """Compare with the dense Hessian; the structure is sorted, lower, and (if wanted) free of zeros at this point."""
     hessian = element_hessian(program(f, x, *rest))
     assert hessian is not None
@@ -35,8 +37,9 @@ def check_hessian(f, x, *rest, exact_pattern=True, rtol=1e-9, compiled=False):
     scale = max(np.abs(expected).max(initial=0), 1.0)
     plain = hessian.values(x, *rest)
     np.testing.assert_allclose(dense(hessian, plain), expected, rtol=0, atol=rtol * scale)
-    traced = functrace.jit(lambda *args: hessian.values(*args))(x, *rest)
-    np.testing.assert_allclose(traced, plain, rtol=0, atol=rtol * scale)
+    if traced:
+        under_jit = functrace.jit(lambda *args: hessian.values(*args))(x, *rest)
+        np.testing.assert_allclose(under_jit, plain, rtol=0, atol=rtol * scale)
     if exact_pattern:
         assert hessian.nnz == np.count_nonzero(np.tril(expected))
     for evaluation in (hessian._evaluation, hessian.careful()):
@@ -135,9 +138,16 @@ def test_van_der_pol_multiple_shooting(steps):
 
 def test_bundle_adjustment():
     f, x = bundle_problem(10)
-    hessian = check_hessian(f, x, 1.0, exact_pattern=False, compiled=True)
+    hessian = check_hessian(f, x, 1.0, exact_pattern=False, compiled=True, traced=False)
     expected = np.asarray(functrace.hessian(f)(x, 1.0))
     assert hessian.nnz == np.count_nonzero(np.tril(expected))
+
+
+def test_what_elements_share_is_computed_once():
+    f, x = bundle_problem(40)
+    hessian = check_hessian(f, x, 1.0, exact_pattern=False, traced=False)
+    (family,) = hessian._families
+    assert [c.count for c in family.classes.values()] == [4]
 
 
 def test_structure_grows_linearly_on_arrows():
@@ -206,6 +216,8 @@ def _forms():
         "powers": lambda x: np.sum(np.abs(x) ** 2.5 + (x**2 + 1.0) ** x),
         "arctan2": lambda x: np.sum(np.arctan2(x[1:], x[:-1]) * np.hypot(x[1:], x[:-1])),
         "norms": lambda x: np.sum(np.sqrt(np.sum(x.reshape(2, 3) ** 2, axis=1))),
+        "one number often": lambda x: np.sum(x[2] ** 3 * np.ones(40)) + np.sum(np.sin(x[:1] * np.linspace(0, 1, 30))),
+        "added in place": lambda x: np.sum(fnp.at(x**2)[np.array([1, 1, 3])].add(x[:3] ** 3) * np.arange(6.0)),
         "empty": lambda x: np.sum(x[:0] ** 2) + x[0] ** 2,
     }
 
@@ -226,6 +238,36 @@ def test_scan_of_fixed_length():
         return np.sum(functrace.lax.scan(step, x, None, length=3)[0] * x[::-1])
 
     check_hessian(f, np.linspace(0.1, 0.9, 5))
+
+
+def test_rules_of_the_user_are_not_opened():
+    @functrace.custom_jvp
+    def f(x):
+        return np.sum(x**2)
+
+    f.defjvp(lambda primals, tangents: (f(*primals), 3 * np.sum(primals[0] * tangents[0])))
+    assert element_hessian(program(f, np.ones(3))) is None
+
+
+def test_without_machine_code(monkeypatch):
+    monkeypatch.setenv("FUNCTRACE_DISABLE_JIT", "1")
+    x = np.linspace(0, 1, 200)
+    hessian = element_hessian(program(rosenbrock, x))
+    for _ in range(50):
+        values = hessian.values(x)
+    assert hessian._evaluation._executable is None
+    np.testing.assert_allclose(values[::2], [*(1200 * x[:-1] ** 2 - 400 * x[1:] + 2 + 200 * (x[:-1] > 0)), 200])
+
+
+def test_machine_code_comes_by_itself():
+    x = np.linspace(0, 1, 200)
+    hessian = element_hessian(program(rosenbrock, x))
+    first = hessian.values(x)
+    deadline = time.monotonic() + 60
+    while hessian._evaluation._executable is None and time.monotonic() < deadline:
+        np.testing.assert_array_equal(hessian.values(x), first)
+    np.testing.assert_allclose(hessian.values(x), first, rtol=1e-14)
+    assert hessian._evaluation._executable is not None
 
 
 def test_several_inputs():
@@ -373,6 +415,25 @@ def check_jacobian(c, x, *rest):
 )
 def test_jacobians(c):
     check_jacobian(c, np.array([0.3, -0.7, 1.1, 0.9, -0.2, 0.6, 0.25, -1.2]))
+
+
+def test_jacobian_of_several_outputs():
+    def c(x):
+        y = x[1:] * x[:-1]
+        return y, np.sin(x[0]), y, np.ones(2)
+
+    x = np.array([0.3, 0.5, 0.7])
+    jacobian = element_jacobian(program(c, x))
+    matrix = np.zeros(jacobian.shape)
+    matrix[jacobian.rows, jacobian.cols] = jacobian.values(x)
+    y = [[0.5, 0.3, 0], [0, 0.7, 0.5]]
+    np.testing.assert_allclose(matrix, [*y, [np.cos(0.3), 0, 0], *y, [0, 0, 0], [0, 0, 0]])
+    np.testing.assert_allclose(jacobian.evaluate(x)[0], [0.15, 0.35, np.sin(0.3), 0.15, 0.35, 1, 1])
+
+
+@pytest.mark.parametrize("c", [lambda x: np.cumsum(x) ** 2, lambda x: x / np.linalg.norm(x)])
+def test_jacobian_of_what_does_not_separate_is_none(c):
+    assert element_jacobian(program(c, np.ones(40))) is None
 
 
 # programs drawn at random

@@ -1,4 +1,4 @@
-"""Derivatives of optimisation problems: the Lagrangian's Hessian in every nesting, dense and sparse, and the iterates."""
+"""Derivatives of optimisation problems: the Lagrangian's Hessian in every nesting, dense and sparse; iterates."""
 
 import functools
 
@@ -98,7 +98,10 @@ def test_first_derivatives_are_those_by_complex_step(example, rng):
         np.testing.assert_allclose(problem.jacobian(x, dense=True), expected, rtol=1e-11, atol=1e-11)
         lam = rng.normal(size=problem.count)
         np.testing.assert_allclose(
-            problem.lagrangian_gradient(x, lam, 0.3), 0.3 * problem.gradient(x) + expected.T @ lam, rtol=1e-10, atol=1e-10
+            problem.lagrangian_gradient(x, lam, 0.3),
+            0.3 * problem.gradient(x) + expected.T @ lam,
+            rtol=1e-10,
+            atol=1e-10,
         )
 
 

@@ -52,9 +52,7 @@ def test_sensitivities_are_differences_of_solutions(method):
     assert abs(found.bound_multipliers["weights"][at_bound][0]) > 1e-3
     assert found.multipliers["c"]["return"] < -1e-3
     h = 1e-5
-    for path, shift in (
-        [("risk", None)] + [("scale", i) for i in range(4)]
-    ):
+    for path, shift in [("risk", None)] + [("scale", i) for i in range(4)]:
 
         def at(step, path=path, shift=shift):
             moved = {"risk": 2.0, "scale": np.array([1.0, 0.9, 1.1, 1.0])}
@@ -67,7 +65,9 @@ def test_sensitivities_are_differences_of_solutions(method):
         up, down = at(h), at(-h)
 
         def slope_of(tree, path=path, shift=shift):
-            blocks = [b[path] for b in ft.tree.leaves(tree, is_leaf=lambda node: isinstance(node, dict) and "risk" in node)]
+            blocks = [
+                b[path] for b in ft.tree.leaves(tree, is_leaf=lambda node: isinstance(node, dict) and "risk" in node)
+            ]
             return np.concatenate([np.ravel(b if shift is None else np.asarray(b)[..., shift]) for b in blocks])
 
         for name in ("x", "multipliers", "bound_multipliers"):
@@ -165,7 +165,9 @@ def test_sensitivity_of_a_large_sparse_problem(rng):
     found = solve(1.0)
     assert 100 < np.sum(found.x == -0.05) < n - 100
     step = 1e-7  # so small that no node joins or leaves the contact
-    np.testing.assert_allclose(found.dx, (solve(1.0 + step).x - solve(1.0 - step).x) / (2.0 * step), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        found.dx, (solve(1.0 + step).x - solve(1.0 - step).x) / (2.0 * step), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_solutions_without_derivative_say_so():

@@ -30,7 +30,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: How many operations the steps of a loop may have together for them to be followed one by one.
-_FOLLOWED = 20_000
+_FOLLOWED = 10_000
 
 Function = Callable[..., Any]
 _DOUBLE = np.dtype(np.float64)
@@ -62,7 +62,7 @@ def _operations(jaxpr: Jaxpr) -> int:
     """The operations of a program, those of programs that it holds as often as they run."""
     total = 0
     for eqn in jaxpr.eqns:
-        inner = sum(_operations(getattr(sub, "jaxpr", sub)) for sub in subjaxprs(eqn))
+        inner = sum(_operations(sub.jaxpr if isinstance(sub, ClosedJaxpr) else sub) for sub in subjaxprs(eqn))
         total += 1 + inner * eqn.params.get("length", 1)
     return total
 
@@ -108,9 +108,7 @@ def of_while(
     return _repeated(body, constants, state, [], 1)
 
 
-def _repeated(
-    jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list[Any], length: int
-) -> list[Any]:
+def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list[Any], length: int) -> list[Any]:
     """A loop's results, each depending on whatever some number of steps makes it depend on.
 
     The step's dependence matrix of carry on carry is closed under composition; second derivatives within a step are
@@ -145,7 +143,10 @@ def _repeated(
     ]
     stacks = [
         derived(
-            ShapedArray((length, *a.shape), a.dtype), Moves(lambda y: np.broadcast_to(y, (length, *np.shape(y)))), (y,), "scan"
+            ShapedArray((length, *a.shape), a.dtype),
+            Moves(lambda y: np.broadcast_to(y, (length, *np.shape(y)))),
+            (y,),
+            "scan",
         )
         for a, y in zip(jaxpr.out_avals[len(state) :], found[len(state) :], strict=True)
     ]
@@ -154,7 +155,8 @@ def _repeated(
 
 def _closure(rows: np.ndarray, columns: np.ndarray, fixed: int, carried: int, size: int) -> Any:
     """What the inputs of a step depend on, among the inputs of all steps: constants, entering carry and slices."""
-    matrix = _matrix(rows + fixed, columns + fixed, (size, size)) + _matrix(np.arange(size), np.arange(size), (size, size))
+    own = np.arange(size)
+    matrix = _matrix(rows + fixed, columns + fixed, (size, size)) + _matrix(own, own, (size, size))
     while True:
         further = (matrix @ matrix).astype(bool)
         if further.nnz == matrix.nnz:
@@ -196,7 +198,9 @@ def _as_vector(
     found, start = [], 0
     for aval in outs:
         cut = Moves(lambda y, s=start, n=aval.size, shape=aval.shape: y[s : s + n].reshape(shape)[()])
-        found.append(derived(aval, cut, (result,), "call") if is_inexact(aval.dtype) else derived(aval, None, (), "call"))
+        found.append(
+            derived(aval, cut, (result,), "call") if is_inexact(aval.dtype) else derived(aval, None, (), "call")
+        )
         start += aval.size
     return found
 
@@ -230,7 +234,7 @@ def of_linear_call(operands: list[Any], avals: list[ShapedArray], /, *, apply: F
 def of_custom_jvp(
     operands: list[Any], outs: list[ShapedArray], *, rule: Function, constants: int, **params: Any
 ) -> list[Any]:
-    """Tangents depend on tangents as the outputs on the arguments; where on a primal too, there is a second derivative."""
+    """Tangents depend on tangents as the outputs on the arguments; where on a value too, there is a second derivative."""
     arguments = operands[constants:]
     avals = [aval_of(x) for x in arguments]
     active = [a for a in avals if is_inexact(a.dtype)]
@@ -318,6 +322,6 @@ def of_linear_solve(
     operands: list[Any], outs: list[ShapedArray], *, counts: tuple[int, int, int], **params: Any
 ) -> list[Structure]:
     """Dense in the matrix's constants and the right-hand side; the solvers' constants have no derivative."""
-    matrix, first, second, b = split(range(len(operands)), *counts)
+    _, first, second, b = split(range(len(operands)), *counts)
     dense = whole(linear=b, none=[*first, *second])(operands, outs)
     return [structure if k < len(b) else None for k, structure in enumerate(dense)]

@@ -144,7 +144,7 @@ linear_call = Primitive(
     multiple=True,
     masks="program",
     sparsity=of_linear_call,
-    cost=lambda operands, outs, *, apply, **params: _cost_of_call(operands, outs, function=apply),
+    cost=lambda operands, results, /, *, apply, **params: _cost_of_call(operands, results, function=apply),
     lower=Rewrite(function=lambda *values, apply, outs, **params: fill(apply(*values), outs)),
 )
 

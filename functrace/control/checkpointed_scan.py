@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from functrace.control._functions import carry_fixpoint, split
+from functrace.control._native import counted_loop
 from functrace.control.call import derive, simplified
 from functrace.control.calls import linear_call
 from functrace.control.revolve import Action, repetitions, schedule
@@ -19,6 +20,7 @@ from functrace.control.scan import scan
 from functrace.control.unrolled import needs_values
 from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, live_eqns
+from functrace.core.lowering import Control
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, current_trace
 from functrace.core.types import ShapedArray, aval_of, is_inexact
@@ -351,6 +353,7 @@ checkpointed_scan = Primitive(
         size, values, batched, loop=_loop_of(snapshots, block), **params
     ),
     unfold=_as_scan(scan.unfold),  # type: ignore[arg-type]
+    lower=Control(emit=_as_scan(counted_loop.emit)),
     sparsity=_as_scan(scan.sparsity),  # type: ignore[arg-type]
     cost=_as_scan(scan.cost),  # type: ignore[arg-type]
     family="control",

@@ -13,6 +13,8 @@ from functrace.interpreters.staging import stage
 
 __all__ = ["carried_flags", "require_linear"]
 
+_SCANS = ("scan", "checkpointed_scan")
+
 
 def depends(jaxpr: Jaxpr, flags: Sequence[bool]) -> list[bool]:
     """Per output, whether it depends on some flagged input."""
@@ -37,7 +39,7 @@ def carried_flags(jaxpr: Jaxpr, flags: Sequence[bool], consts: int, carry: int) 
 
 def _out_flags(eqn: Eqn, flags: list[bool]) -> list[bool]:
     params = eqn.params
-    if eqn.primitive.name == "scan":
+    if eqn.primitive.name in _SCANS:
         return depends(params["jaxpr"], carried_flags(params["jaxpr"], flags, params["consts"], params["carry"]))
     if eqn.primitive.name == "cond" and not flags[0]:
         branches = [depends(branch, flags[1:]) for branch in _taken(eqn)]
@@ -69,7 +71,7 @@ def require_linear(eqns: Sequence[Eqn], linear: Sequence[Var]) -> None:
 
 def _require(eqn: Eqn, flags: list[bool]) -> None:
     params, name = eqn.params, eqn.primitive.name
-    if name == "scan":
+    if name in _SCANS:
         if params["length"] == 0:
             return
         jaxpr = params["jaxpr"]

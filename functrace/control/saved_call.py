@@ -10,12 +10,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from functrace.control._functions import split
+from functrace.control._native import nested
 from functrace.control._sparsity import of_program
-from functrace.control.call import derive, jit_call, run_jaxpr
+from functrace.control.call import derive, simplified
 from functrace.control.calls import linear_call
+from functrace.control.linearity import require_linear
 from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
+from functrace.core.evaluate import python_function
 from functrace.core.primitive import Masked, Primitive, is_linear
+from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
 from functrace.core.work import Inner, Work
 from functrace.interpreters.batching import batch_jaxpr
@@ -88,7 +92,7 @@ def _linearize(
     nonzeros = tuple(t is not None for t in tangents)
     parts: _Split = derive(jaxpr, ("saved", nonzeros, policy), lambda: _split_by(jaxpr, nonzeros, policy))
     count, operands = len(jaxpr.outvars), [*parts.own, *primals]
-    found = jit_call.bind(*operands, jaxpr=parts.known, name="saved")
+    found = saved_call.bind(*operands, jaxpr=parts.known, policy=policy)
     values, saved = found[:count], found[count:]
     kept = [*operands, *saved]
     avals = parts.linear.out_avals
@@ -96,7 +100,7 @@ def _linearize(
 
     def run_again(known: list[Any]) -> list[Any]:
         # A call, not its operations: these would be recognized as those that ran before, and their results stored.
-        return jit_call.bind(*known, jaxpr=parts.again, name="again")
+        return saved_call.bind(*known, jaxpr=parts.again, policy=policy)
 
     def apply(*given: Any) -> list[Any]:
         known, dots = split(given, len(kept))
@@ -132,6 +136,7 @@ def _jvp(
 
 def _transpose(bars: list[Any], *operands: Any, jaxpr: Jaxpr, policy: Policy) -> list[Any]:
     linear = [is_linear(o) for o in operands]
+    require_linear(jaxpr.eqns, [v for v, flag in zip(jaxpr.invars, linear, strict=True) if flag])
     closed = transpose_jaxpr(ClosedJaxpr(jaxpr), linear)
     filled = [zeros(a) if b is None else b for b, a in zip(bars, jaxpr.out_avals, strict=True)]
     known = [o for o, flag in zip(operands, linear, strict=True) if not flag]
@@ -147,6 +152,14 @@ def _batch(
     return saved_call.bind(*own, *values, jaxpr=derived, policy=policy), out_batched
 
 
+def _impl(*values: Any, jaxpr: Jaxpr, policy: Policy) -> list[Any]:
+    token = set_trace(EVAL)
+    try:
+        return python_function(simplified(jaxpr))(*values)
+    finally:
+        reset_trace(token)
+
+
 def _abstract_eval(*avals: ShapedArray, jaxpr: Jaxpr, policy: Policy) -> list[ShapedArray]:
     return jaxpr.out_avals
 
@@ -154,13 +167,14 @@ def _abstract_eval(*avals: ShapedArray, jaxpr: Jaxpr, policy: Policy) -> list[Sh
 #: Operands are those of the program, which has no constants of its own.
 saved_call = Primitive(
     "saved_call",
-    lambda *values, jaxpr, policy: run_jaxpr(jaxpr, *values),
+    _impl,
     _abstract_eval,
     jvp=_jvp,
     linearize=_linearize,
     transpose=_transpose,
     batch=_batch,
     unfold=lambda run, *operands, jaxpr, policy: run(jaxpr, *operands),
+    lower=nested(lambda avals, *, jaxpr, policy: jaxpr),
     sparsity=of_program,
     cost=lambda operands, outs, *, jaxpr, policy: Work(inner=[Inner(jaxpr, 1)]),
     family="control",

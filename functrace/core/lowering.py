@@ -8,6 +8,8 @@ A `lower` rule is one of the classes below, or a tuple of them, of which the fir
   reads one of an operand; indices are affine in the loop's variables: they can be added, and multiplied by integers.
 - `Reduction(combine, space, element, kept)`: combines `element(r, index, *operands, **params)` over the axes of `space`
   that are not `kept`.
+- `Scan(step, element, axis)`: runs along an axis; `step(e, before, *values)` gives an element of the output from the one
+  before it and from `element(r, index, *operands, **params)`.
 - `Call(emit)`: `emit(e, operands, outputs, **params)`, code that works on whole arrays in memory: a library function.
 - `Inline(program)`: `program(**params)`, the jaxpr that takes the equation's place.
 - `Rewrite(function)`: `function(*operands, **params)`, the same in other primitives.
@@ -22,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Call", "Control", "Elementwise", "Indexed", "Inline", "Lowering", "Reduction", "Rewrite", "function"]
+__all__ = ["Call", "Control", "Elementwise", "Indexed", "Inline", "Lowering", "Reduction", "Rewrite", "Scan", "function"]
 
 
 def _always(*avals: Any, **params: Any) -> bool:
@@ -70,6 +72,25 @@ class Reduction(Lowering):
     space: Callable[..., tuple[int, ...]] = None  # type: ignore[assignment]
     element: Callable[..., Any] = None  # type: ignore[assignment]
     kept: Callable[..., tuple[int, ...]] = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Scan(Lowering):
+    """A cumulative operation: along one axis each element follows from the one before.
+
+    Args:
+        step: `step(e, before, *values)`.
+        element: gives the list of values of an index; `index` counts in the direction of the run.
+        axis: `axis(**params)`, and whether it runs backwards.
+        start: what has no effect as `before`, for a step with one value that is associative; else None.
+        weight: the price of a step.
+    """
+
+    step: Callable[..., Any] = None  # type: ignore[assignment]
+    element: Callable[..., list[Any]] = None  # type: ignore[assignment]
+    axis: Callable[..., tuple[int, bool]] = None  # type: ignore[assignment]
+    start: Callable[..., Any] | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
 
 __all__ = [
-    "Along", "ElementProduct", "GroupProduct", "Groups", "Link", "Linked", "Mask", "Moves", "Pairs", "Pointwise", "Structure",
-    "known", "labelled", "moves", "numbered", "whole", "within_groups",
+    "Along", "ElementProduct", "GroupProduct", "Groups", "Link", "Linked", "Mask", "Moves", "Pairs", "Pointwise",
+    "Structure", "known", "labelled", "moves", "numbered", "whole", "within_groups",
 ]  # fmt: skip
 
 Mask = bool | np.ndarray

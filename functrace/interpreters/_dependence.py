@@ -19,7 +19,7 @@ __all__ = ["Sets", "Table", "Term", "Terms", "repeated_rows", "sorted_unique"]
 
 #: Widest sets that are kept as index maps: in general, and where they are about to be multiplied; and how many terms an
 #: array may have before they are merged.
-_WIDTH, _NARROW, _TERMS = 64, 8, 24
+_WIDTH, _NARROW, _TERMS = 32, 8, 32
 
 
 class Table:
@@ -118,11 +118,13 @@ class Sets:
 
     def tight(self, terms: Terms) -> Terms:
         """The same sets in the form that is quickest to multiply: a few index maps, or a table."""
-        maps = [t for t in terms if t.table is None]
-        if len(maps) <= _NARROW // 2:
-            return terms
-        maps, merged = self._merge_maps(maps, _NARROW)
-        return (*maps, *merged, *(t for t in terms if t.table is not None))
+        maps, wide = [t for t in terms if t.table is None], [t for t in terms if t.table is not None]
+        if len(maps) > _NARROW // 2:
+            maps, merged = self._merge_maps(maps, _NARROW)
+            wide = merged + wide
+        if len(wide) > 2 or (wide and wide[0].numbers.size == 1):
+            wide, maps = [self._merge_tables([*wide, *maps])], []
+        return (*maps, *wide)
 
     def _merge_maps(self, maps: list[Term], widest: int = _WIDTH) -> tuple[list[Term], list[Term]]:
         """As few index maps as there are different inputs per element, or else a table; constants apart."""
@@ -204,7 +206,7 @@ class Sets:
         return np.arange(groups + 1), self.table(parts, groups)
 
     def grouped(self, groups: np.ndarray, terms: Terms, count: int) -> list[tuple[np.ndarray, Table | None]]:
-        """Per group (1 to `count`) the union of the sets of its elements: row numbers per group, 0 first, and tables."""
+        """Per group (from 1) the union of the sets of its elements: row numbers per group, 0 first, and tables."""
         flat = np.asarray(groups).reshape(-1)
         sizes = np.bincount(flat, minlength=count + 1)[1:] if flat.size else np.zeros(count, np.intp)
         if not sizes.size or sizes.max() <= 1:  # a group has one element at most: its set
@@ -302,9 +304,7 @@ def _starts(owners: np.ndarray, groups: int) -> np.ndarray:
     return indptr
 
 
-def _alike(
-    parts: Sequence[tuple[np.ndarray, np.ndarray, Table | None]], groups: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _alike(parts: Sequence[tuple[np.ndarray, np.ndarray, Table | None]], groups: int) -> tuple[np.ndarray, np.ndarray]:
     """Groups whose members have the same row numbers: one of each kind, ascending; and per group the kind, 0 first.
 
     Found by a hash of the row numbers, and then compared.

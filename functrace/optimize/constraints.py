@@ -1,4 +1,4 @@
-"""What a problem is made of: constraint functions with their bounds, and bounds brought to the shape of what they bound."""
+"""What a problem is made of: constraint functions, and bounds brought to the shape of what they bound."""
 
 from __future__ import annotations
 
@@ -91,7 +91,10 @@ def _from_dict(value: Mapping[str, Any]) -> Constraint:
     fun, args = value["fun"], tuple(value.get("args", ()))
     if value["type"] not in ("eq", "ineq"):
         raise ArgumentError(
-            "the type of a constraint is unknown", where=user_line(), got=repr(value["type"]), remedy="use 'eq' or 'ineq'"
+            "the type of a constraint is unknown",
+            where=user_line(),
+            got=repr(value["type"]),
+            remedy="use 'eq' or 'ineq'",
         )
     function = (lambda x, *rest: fun(x, *rest, *args)) if args else fun
     return Constraint(function, 0.0, 0.0 if value["type"] == "eq" else np.inf)

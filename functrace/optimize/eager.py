@@ -70,7 +70,8 @@ class _Second:
 
     def values(self, x: Any, lam: Any, sigma: Any, *params: Any) -> list[Any]:
         def lagrangian(x: Any) -> Any:
-            return weighted(*self.both(x, *params), lam, sigma)
+            value, constraints = self.both(x, *params)
+            return weighted(value, constraints, lam, sigma)
 
         return [*linearize(grad(lagrangian), x)]
 

@@ -1,4 +1,4 @@
-"""How the values of Jacobian and Hessian are computed for one problem: programs, patterns and sweeps, made when needed."""
+"""How values, gradients, Jacobian and Hessian of one problem are computed: programs and plans, made when needed."""
 
 from __future__ import annotations
 

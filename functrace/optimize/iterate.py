@@ -24,15 +24,22 @@ class Iterate:
         params: the leaves of the parameters, owned.
     """
 
-    __slots__ = ("_first", "_gradient", "_hessian", "_jacobian", "_second", "key", "params", "programs", "x")
+    __slots__ = ("_first", "_gradient", "_hessian", "_jacobian", "_second", "params", "programs", "x")
 
-    def __init__(self, programs: Evaluation, x: np.ndarray, params: list[Any], key: bytes) -> None:
-        self.programs, self.x, self.params, self.key = programs, x, params, key
+    def __init__(self, programs: Evaluation, x: np.ndarray, params: list[Any]) -> None:
+        self.programs, self.x, self.params = programs, x, params
         self._first: list[Any] | None = None
         self._gradient: np.ndarray | None = None
         self._jacobian: np.ndarray | None = None
         self._second: tuple[bytes, list[Any]] | None = None
         self._hessian: tuple[bytes, np.ndarray] | None = None
+
+    def is_at(self, x: np.ndarray, params: list[Any]) -> bool:
+        """Whether this is the iterate of that point, bit by bit."""
+        return _same(x, self.x) and (
+            params is self.params
+            or all(_same(np.asarray(a), np.asarray(b)) for a, b in zip(params, self.params, strict=True))
+        )
 
     @property
     def first(self) -> list[Any]:
@@ -81,3 +88,12 @@ class Iterate:
             with np.errstate(all="ignore"):
                 self._hessian = key, self.programs.hessian(self, lam, sigma)
         return self._hessian[1]
+
+
+def _same(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays hold the same bits; a NaN is itself, and 0.0 is not -0.0."""
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype != np.float64 or not a.ndim or not (a.flags.c_contiguous and b.flags.c_contiguous):
+        return a.tobytes() == b.tobytes()
+    return bool((a.view(np.int64) == b.view(np.int64)).all())

@@ -162,13 +162,15 @@ def _require_strict(kkt: KKT, scale: float) -> None:
         distance = np.minimum(points - lower, upper - points)
         kink = inequality & np.where(at_bound, np.abs(multipliers) <= 1e-7 * scale, distance <= 1e-7)
         if kink.any():
-            raise _degenerate(f"{what} {int(np.argmax(kink))} is at a bound with multiplier zero, where the solution has a kink")
+            raise _degenerate(
+                f"{what} {int(np.argmax(kink))} is at a bound with multiplier zero, where the solution has a kink"
+            )
 
 
 def _degenerate(what: str) -> DegenerateSolutionError:
     return DegenerateSolutionError(
         f"the solution has no derivative: {what}",
         where=user_line(),
-        remedy="the gradients of the active constraints must be independent, their multipliers not zero, and the Hessian "
-        "of the Lagrangian positive along them; tighten the solver's tolerance, or move the parameters away",
+        remedy="the gradients of the active constraints must be independent, their multipliers not zero, and the "
+        "Hessian of the Lagrangian positive along them; tighten the solver's tolerance, or move the parameters away",
     )

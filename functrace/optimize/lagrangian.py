@@ -30,8 +30,8 @@ def lagrangian(f: Callable[..., Any], c: Callable[..., Any] | None = None) -> Ca
         c: constraints, `c(x, *args)`, an array or pytree of arrays; None for none.
 
     Returns:
-        `L(x, lam, sigma=1.0, *args)`: sigma times the objective plus the sum of multipliers times constraints. `lam` has
-        the structure and shapes of the constraints, or is one vector of them all; None or () without constraints.
+        `L(x, lam, sigma=1.0, *args)`: sigma times the objective plus the sum of multipliers times constraints. `lam`
+        has the structure and shapes of the constraints, or is one vector of them all; None or () without constraints.
 
     Raises:
         NonScalarOutputError: the objective is not a scalar (when called).

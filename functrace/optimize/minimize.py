@@ -31,7 +31,8 @@ def minimize(
 
     Args:
         problem: the `Problem`.
-        method: "ipopt" (which needs CasADi or cyipopt); SciPy's "trust-constr" or "SLSQP" for any problem, "L-BFGS-B" or
+        method: "ipopt" (which needs CasADi or cyipopt); SciPy's "trust-constr" or "SLSQP" for any problem, "L-BFGS-B"
+        or
             "TNC" with bounds only, "newton-cg", "trust-ncg", "trust-krylov", "trust-exact", "dogleg", "BFGS" or "CG"
             without constraints and bounds. None chooses one of SciPy's that uses second derivatives.
         x0: another start than the problem's.
@@ -41,8 +42,8 @@ def minimize(
         callback: called after each iteration, as SciPy's solvers do; not by IPOPT.
 
     Returns:
-        A `scipy.optimize.OptimizeResult` with x (a pytree like x0), fun, success, status, message, nit, jac (gradient, a
-        vector), and
+        A `scipy.optimize.OptimizeResult` with x (a pytree like x0), fun, success, status, message, nit, jac (the
+        gradient, a vector), and
 
         - multipliers: tree like the constraints; bound_multipliers: tree like x0. At the solution
           gradient f + lam . gradient c + z = 0: positive at an active upper bound, negative at a lower one.

@@ -94,7 +94,7 @@ def solve_by_scipy(
 
 
 def _trust_constr(problem: Problem, params: Any, options: dict[str, Any]) -> dict[str, Any]:
-    """Constraints with the Hessian of the whole Lagrangian: one evaluation per iterate, and the objective's own is zero."""
+    """Constraints with the Hessian of the whole Lagrangian, and none for the objective: one evaluation per iterate."""
     from scipy.optimize import NonlinearConstraint
     from scipy.sparse import csc_array
 

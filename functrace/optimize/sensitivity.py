@@ -31,9 +31,9 @@ class Sensitivity:
         x: the solution, a pytree like x0, polished to machine precision.
         multipliers, bound_multipliers: as in `minimize`'s result.
         value: the objective there.
-        dx: like x, in each place a tree like the parameters; arrays of the shape of x's leaf followed by the parameter's.
-        dmultipliers, dbound_multipliers: likewise.
-        dvalue: derivative of the optimal value, a tree like the parameters.
+        dx: like x, in each place a tree like the parameters; arrays of the shape of x's leaf followed by the
+        parameter's. dmultipliers, dbound_multipliers: likewise. dvalue: derivative of the optimal value, a tree like
+        the parameters.
     """
 
     x: Any
@@ -164,9 +164,7 @@ def _parametric_slopes(problem: Problem) -> Callable[..., Any]:
     return jit(slopes) if problem.jit else slopes
 
 
-def _solve(
-    problem: Problem, leaves: list[Any], method: str | None, x0: Any, options: dict[str, Any] | None
-) -> KKT:
+def _solve(problem: Problem, leaves: list[Any], method: str | None, x0: Any, options: dict[str, Any] | None) -> KKT:
     """The solution for some parameters.
 
     Raises:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from functrace.errors import ShapeError
-from functrace.sparse import Choice, Structure
+from functrace.sparse import Choice, Pattern, Structure
 from functrace.util import user_line
 
 __all__ = ["DerivativeStructure"]
@@ -36,8 +36,15 @@ class DerivativeStructure(Structure):
     """
 
     def __init__(self, structure: Structure, choice: Choice, compute: Callable[..., Any]) -> None:
-        super().__init__(structure, structure.symmetric)
+        self.shape, self.symmetric = structure.shape, structure.symmetric
+        self.starts, self.rows, self.cols = structure.starts, structure.rows, structure.cols  # frozen
         self.choice, self._compute = choice, compute
+
+    @property
+    def pattern(self) -> Pattern:
+        """The places of the whole matrix as a `functrace.sparse.Pattern`, which prints and draws itself."""
+        full = self.full[0]
+        return Pattern(self.shape, full.rows, full.cols)
 
     def values(self, *args: Any, out: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """The values at a point.

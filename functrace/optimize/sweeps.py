@@ -1,4 +1,4 @@
-"""Coloured products with a linearisation that an iterate keeps: all colours in one batch, each value read from its place."""
+"""Coloured products with a linearisation that an iterate keeps: all colours in one batch, each value read off."""
 
 from __future__ import annotations
 

@@ -67,9 +67,7 @@ class Variables:
                 got=f"{self.start[~np.isfinite(self.start)][0]} at element {np.argmin(np.isfinite(self.start))}",
                 remedy="start from finite numbers",
             )
-        self.plain = self.structure == tree.structure(0) and self.avals == [
-            ShapedArray((self.size,), np.dtype(float))
-        ]
+        self.plain = self.structure == tree.structure(0) and self.avals == [ShapedArray((self.size,), np.dtype(float))]
         self._unravel: Callable[[Any], Any] = ravel_pytree(tree.unflatten(self.structure, values))[1]
 
     def unravel(self, vector: Any) -> Any:
@@ -80,7 +78,8 @@ class Variables:
         """The pytree of a vector of floats, arrays of their own and of float64 whatever x0 was."""
         ends = np.cumsum([0, *(a.size for a in self.avals)]).tolist()
         parts = [
-            vector[a:b].reshape(s).copy() if s else vector[a] for a, b, s in zip(ends, ends[1:], self.shapes, strict=False)
+            vector[a:b].reshape(s).copy() if s else vector[a]
+            for a, b, s in zip(ends, ends[1:], self.shapes, strict=False)
         ]
         return tree.unflatten(self.structure, parts)
 

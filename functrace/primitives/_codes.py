@@ -56,8 +56,6 @@ select = code(lambda e, mask, x, y: e.select(mask, x, y))
 
 
 def _convertible(x: Any, *, dtype: np.dtype) -> bool:
-    if x.dtype.kind == "f" and dtype.kind in "iu":
-        return dtype.kind == "i" and dtype.itemsize >= 4
     return dtype.kind in "fiub" and x.dtype.kind in "fiub" and "float16" not in (dtype.name, x.dtype.name)
 
 

@@ -118,9 +118,7 @@ def _places(
         if axis in values:
             along = np.reshape(values[axis], (*np.shape(values[axis]), *(1,) * len(rest)))
         else:
-            along = np.arange(shape[axis]).reshape(
-                [-1 if a == rank + rest.index(axis) else 1 for a in range(len(out))]
-            )
+            along = np.arange(shape[axis]).reshape([-1 if a == rank + rest.index(axis) else 1 for a in range(len(out))])
         label = label * shape[axis] + along
     return kept, np.broadcast_to(label + 1, out)
 
@@ -145,9 +143,7 @@ def scattered(products: bool = False, replaces: Callable[..., Any] | None = None
         replaces: evaluation, if updates replace what is there.
     """
 
-    def rule(
-        operands: list[Any], outs: list[ShapedArray], *, axes: tuple[int, ...], **params: Any
-    ) -> list[Structure]:
+    def rule(operands: list[Any], outs: list[ShapedArray], *, axes: tuple[int, ...], **params: Any) -> list[Structure]:
         x, *indices, updates = operands
         if replaces is not None and all(known(i) is not None for i in indices):
             return [Moves(lambda x, *others: replaces(x, *indices, others[-1], axes=axes, **params))]
@@ -191,9 +187,7 @@ def _free_link(
     count = len(batch[0])
     first = count if side == 0 else count + len(free[0])
     own = tuple(range(first, first + len(free[side])))
-    return Groups(
-        labelled(shapes[side], (*batch[side], *free[side])), labelled(out.shape, (*range(count), *own))
-    )
+    return Groups(labelled(shapes[side], (*batch[side], *free[side])), labelled(out.shape, (*range(count), *own)))
 
 
 def _strides(shape: tuple[int, ...]) -> list[int]:
@@ -311,7 +305,10 @@ def matrices(
                 found.append(None)
                 continue
             links = [
-                Groups(labelled(_shape(operands[i]), (*stack, len(stack) + 1)), labelled(out.shape, (*stack, len(stack) + 1)))
+                Groups(
+                    labelled(_shape(operands[i]), (*stack, len(stack) + 1)),
+                    labelled(out.shape, (*stack, len(stack) + 1)),
+                )
                 if i in columns
                 else Groups(groups[i], labelled(out.shape, stack))
                 for i in count

@@ -18,7 +18,8 @@ from functrace.core.structure import Moves, Pointwise, Structure, known
 from functrace.core.types import ShapedArray, is_inexact
 from functrace.core.work import Layout, View, Work
 from functrace.errors import DTypeError
-from functrace.primitives import _codes, kinks
+from functrace.primitives import _codes, _codes_numbers, _codes_special, kinks
+from functrace.primitives._ufuncs import by_ufunc
 from functrace.primitives.families import add, broadcast, elementwise, is_number, is_one, mul, neg, nonzero, same_dtype, unwrap
 from functrace.util import user_line
 
@@ -256,7 +257,7 @@ sub = elementwise(
     transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, neg(bars[0]) if is_linear(y) else None],
     flops=(1, 2),
     formula="x - y",
-    lower=_codes.sub,
+    lower=(_codes.sub, by_ufunc("numpy.subtract")),
 )
 def _div_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
     numerator = nonzero(operands[0])
@@ -276,14 +277,16 @@ div = elementwise(
     formula="x / y",
     lower=_codes.div,
 )
-floor_divide = elementwise("floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False))
+floor_divide = elementwise("floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False), lower=_codes_numbers.floor_divide)
 remainder = elementwise(
     "remainder", np.remainder, (1, lambda x, y, out: -floor_divide(x, y)), curvature=(), flops=4,
     kink=kinks.quotient(np.floor, True),
+    lower=_codes_numbers.remainder,
 )
 fmod = elementwise(
     "fmod", np.fmod, (1, lambda x, y, out: -trunc(div(x, y))), curvature=(), flops=4,
     kink=kinks.quotient(np.trunc, True),
+    lower=_codes_numbers.fmod,
 )
 positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]], flops=0, lower=_codes.same)
 square = elementwise("square", np.square, lambda x, out: 2 * x, flops=(1, 6), formula="x**2", lower=_codes.square)
@@ -328,7 +331,7 @@ power = elementwise(
     "power", _power_impl, (_power_by_base, _power_by_exponent), sparsity=_power_sparsity, flops=40,
     kink=kinks.root_power(),
     formula="x**y",
-    lower=_codes.power,
+    lower=(_codes.power, _codes_numbers.integer_power, by_ufunc("numpy.power")),
 )
 
 # exponentials and logarithms
@@ -418,7 +421,7 @@ def _sinc_derivative(x: Any, out: Any) -> Any:
     return select(small, series * x * math.pi**2, (cos(math.pi * safe) - out) / safe)
 
 
-sinc = elementwise("sinc", np.sinc, _sinc_derivative, flops=22)
+sinc = elementwise("sinc", np.sinc, _sinc_derivative, flops=22, lower=_codes_special.sinc)
 
 # complex parts; derivatives follow JAX's convention (the transpose is not conjugated)
 
@@ -568,7 +571,7 @@ ceil = elementwise("ceil", np.ceil, kink=kinks.step(np.ceil, kinks.to_integer), 
 trunc = elementwise("trunc", np.trunc, kink=kinks.step(np.trunc, kinks.truncation), lower=_codes.trunc)
 rint = elementwise("rint", np.rint, kink=kinks.step(np.rint, kinks.to_half), lower=_codes.rint)
 spacing = elementwise("spacing", np.spacing)
-nextafter = elementwise("nextafter", np.nextafter, (1, None))
+nextafter = elementwise("nextafter", np.nextafter, (1, None), lower=_codes_numbers.nextafter)
 copysign = elementwise(
     "copysign",
     np.copysign,
@@ -578,9 +581,10 @@ copysign = elementwise(
     lower=_codes.copysign,
 )
 ldexp = elementwise(
-    "ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x, curvature=()
+    "ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x, curvature=(),
+    lower=_codes_numbers.ldexp,
 )
-exponent = elementwise("exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32))
+exponent = elementwise("exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32), lower=_codes_numbers.exponent)
 
 # comparisons, logic, bits
 
@@ -614,8 +618,8 @@ bitwise_and = elementwise("bitwise_and", np.bitwise_and, lower=_codes.bitwise_an
 bitwise_or = elementwise("bitwise_or", np.bitwise_or, lower=_codes.bitwise_or)
 bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor, lower=_codes.bitwise_xor)
 bitwise_not = elementwise("bitwise_not", np.invert, lower=_codes.bitwise_not)
-bitwise_count = elementwise("bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8))
+bitwise_count = elementwise("bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8), lower=_codes_numbers.bitwise_count)
 left_shift = elementwise("left_shift", np.left_shift, lower=_codes.left_shift)
 right_shift = elementwise("right_shift", np.right_shift, lower=_codes.right_shift)
-gcd = elementwise("gcd", np.gcd)
-lcm = elementwise("lcm", np.lcm)
+gcd = elementwise("gcd", np.gcd, lower=_codes_numbers.gcd)
+lcm = elementwise("lcm", np.lcm, lower=_codes_numbers.lcm)

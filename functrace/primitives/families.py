@@ -35,6 +35,7 @@ from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import Layout, View, Work, kept_order, moving, viewing
 from functrace.errors import DTypeError, ShapeError
 from functrace.primitives import _codes, _fast, _moves
+from functrace.primitives._ufuncs import by_ufunc
 from functrace.util import user_line
 
 __all__ = [
@@ -141,6 +142,8 @@ def elementwise(
     )
     if transpose is not None:
         primitive.define(transpose=transpose)
+    if isinstance(impl, np.ufunc):
+        primitive.lower = (*_rules(primitive.lower), by_ufunc(f"numpy.{impl.__name__}"))
     if primitive.batch is None:
         primitive.define(batch=_batch_elementwise(primitive))
     if primitive.cost is None:
@@ -156,6 +159,11 @@ def elementwise(
         if primitive.linearize is None:
             primitive.define(linearize=_linearize_from_partials(primitive, partials))
     return primitive
+
+
+def _rules(rule: Any) -> tuple[Any, ...]:
+    """A `lower` rule as a tuple."""
+    return rule if isinstance(rule, tuple) else () if rule is None else (rule,)
 
 
 def _jvp_from_partials(primitive: Primitive, partials: tuple[Partial, ...]) -> Callable[..., Any]:
@@ -450,9 +458,9 @@ add = elementwise(
     transpose=lambda bars, x, y: [bars[0] if is_linear(x) else None, bars[0] if is_linear(y) else None],
     formula="x + y",
     flops=(1, 2),
-    lower=_codes.add,
+    lower=(_codes.add, by_ufunc("numpy.add")),
 )
-neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])], formula="-x", flops=(1, 2), lower=_codes.neg)
+neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])], formula="-x", flops=(1, 2), lower=(_codes.neg, by_ufunc("numpy.negative")))
 mul = elementwise(
     "mul",
     operator.mul,
@@ -464,7 +472,7 @@ mul = elementwise(
     formula="x * y",
     masks="scaling",
     flops=(1, 6),
-    lower=_codes.mul,
+    lower=(_codes.mul, by_ufunc("numpy.multiply")),
 )
 
 

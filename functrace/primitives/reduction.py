@@ -298,14 +298,14 @@ def _softmax_jvp(
 def _cost_logsumexp(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
     """Maximum, difference, exponential and sum of the elements; logarithm and sum of each result."""
     x, sums = operands[0], outs[0].size
-    return Work((3 + FUNCTION) * x.size - 2 * sums + (1 + FUNCTION) * sums, scratch=2 * x.bytes)
+    return Work((3 + FUNCTION) * x.size + (FUNCTION - 1) * sums, scratch=2 * x.bytes)
 
 
 def _cost_softmax(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: Any, undefined: bool) -> Work:
     """As logsumexp, with a quotient for each element."""
     x = operands[0]
     sums = math.prod(n for i, n in enumerate(x.shape) if i not in axes)
-    return Work((4 + FUNCTION) * x.size - 2 * sums, scratch=x.bytes)
+    return Work((4 + FUNCTION) * x.size - 2 * min(sums, x.size), scratch=x.bytes)
 
 
 logsumexp = _reduction(

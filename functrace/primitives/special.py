@@ -15,7 +15,8 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.errors import MissingRuleError
-from functrace.primitives import _codes
+from functrace.primitives import _codes, _codes_special
+from functrace.primitives._ufuncs import by_ufunc
 from functrace.primitives.elementwise import (
     FUNCTION,
     abs_,
@@ -56,6 +57,11 @@ def scipy_special() -> Any:
     return scipy.special
 
 
+#: Those of which SciPy has no function of plain doubles, or that of another name.
+_NO_CODE = frozenset({"riemann_zeta", "zeta", "digamma"})
+_UFUNCS = {"riemann_zeta": "_riemann_zeta", "zeta": "_zeta", "digamma": "psi"}
+
+
 def special(
     name: str, derivative: Partial | tuple[Partial, ...] = None, *, scipy_name: str | None = None, **rules: Any
 ) -> Primitive:
@@ -66,6 +72,9 @@ def special(
         return primitive.impl(*values)
 
     rules.setdefault("flops", 3 * FUNCTION)
+    own = rules.pop("lower", None)
+    own = _codes_special.by_scipy(name) if own is None and name not in _NO_CODE else own
+    rules["lower"] = (*([] if own is None else [own]), by_ufunc(f"scipy.special.{_UFUNCS.get(name, name)}"))
     primitive = elementwise(name, impl, derivative, **rules)
     return primitive
 
@@ -116,7 +125,7 @@ erfc = special("erfc", lambda x, out: -_TWO_OVER_SQRT_PI * exp(-x * x), lower=_c
 erfcx = special("erfcx", _erfcx_derivative)
 erfinv = special("erfinv", lambda x, out: exp(out * out) / _TWO_OVER_SQRT_PI)
 erfcinv = special("erfcinv", lambda x, out: -exp(out * out) / _TWO_OVER_SQRT_PI)
-ndtr = special("ndtr", lambda x, out: exp(-0.5 * x * x) / _SQRT_2_PI)
+ndtr = special("ndtr", lambda x, out: exp(-0.5 * x * x) / _SQRT_2_PI, lower=_codes_special.ndtr)
 ndtri = special("ndtri", lambda x, out: _SQRT_2_PI * exp(0.5 * out * out))
 log_ndtr = special("log_ndtr", lambda x, out: inverse_mills(x))
 
@@ -134,13 +143,13 @@ def _inverse_mills_derivative(x: Any, out: Any) -> Any:
 
 
 #: The derivative of log_ndtr, density over distribution function.
-inverse_mills = elementwise("inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION)
+inverse_mills = elementwise("inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION, lower=_codes_special.inverse_mills)
 
 # the logistic function
 
 expit = special("expit", lambda x, out: out * expit(-x), lower=_codes.expit)
-log_expit = special("log_expit", lambda x, out: expit(-x))
-logit = special("logit", lambda x, out: 1 / (x * (1 - x)))
+log_expit = special("log_expit", lambda x, out: expit(-x), lower=_codes_special.log_expit)
+logit = special("logit", lambda x, out: 1 / (x * (1 - x)), lower=_codes_special.logit)
 
 # gamma and beta
 
@@ -227,13 +236,14 @@ def _ratio(x: Any, y: Any, zero: Any) -> Any:
     return x / select(empty, zero + 1, y)
 
 
-xlogy = special("xlogy", (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))), curvature=((0, 1), (1, 1)))
+xlogy = special("xlogy", (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))), curvature=((0, 1), (1, 1)), lower=_codes_special.xlogy)
 xlog1py = special(
     "xlog1py",
     (lambda x, y, out: log1p(y), lambda x, y, out: _ratio(x, 1 + y, zero_of(out))),
     curvature=((0, 1), (1, 1)),
+    lower=_codes_special.xlog1py,
 )
-entr = special("entr", lambda x, out: -log(x) - 1)
+entr = special("entr", lambda x, out: -log(x) - 1, lower=_codes_special.entr)
 rel_entr = special(
     "rel_entr",
     (lambda x, y, out: log(_ratio(x, y, zero_of(out))) + 1, lambda x, y, out: -_ratio(x, y, zero_of(out))),
@@ -310,8 +320,8 @@ def _sici(part: int) -> Callable[[Any], Any]:
     return lambda x: scipy_special().sici(x)[part]
 
 
-si = elementwise("si", _sici(0), lambda x, out: sinc(x / math.pi), flops=3 * FUNCTION)
-ci = elementwise("ci", _sici(1), lambda x, out: cos(x) / x, flops=3 * FUNCTION)
+si = elementwise("si", _sici(0), lambda x, out: sinc(x / math.pi), flops=3 * FUNCTION, lower=by_ufunc("scipy.special.sici"))
+ci = elementwise("ci", _sici(1), lambda x, out: cos(x) / x, flops=3 * FUNCTION, lower=by_ufunc("scipy.special.sici", 1))
 
 
 def _spence_derivative(x: Any, out: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from functrace.core.lowering import Call
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray, aval_of
+from functrace.core.work import counted
 from functrace.primitives.families import broadcast, reduce_sum
 from functrace.primitives.indexing import gather, scatter_add
 from functrace.primitives.shape import concatenate, full, transpose
@@ -237,6 +238,8 @@ def _batch(size: int, values: list[Any], batched: list[bool], *, plan: Assembly)
     return [scatter_add(out, np.concatenate(plan.places), updates, axes=(1,), unique=False)], [True]
 
 
+_LOWERING: Any = Call(emit=emit_assembly)
+
 #: The values of a structure from arrays of contributions; `plan` is an `Assembly`.
 assemble = Primitive(
     "assemble",
@@ -245,6 +248,7 @@ assemble = Primitive(
     jvp=_jvp,
     transpose=_transpose,
     batch=_batch,
-    lower=Call(emit=emit_assembly),
+    lower=_LOWERING,
+    cost=counted(lambda operands, outs, **params: sum(o.size for o in operands)),
     family="indexing",
 )

@@ -18,7 +18,7 @@ from functrace.core.evaluate import evaluate_plain
 from functrace.core.ir import Jaxpr, Literal
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, reset_trace, set_trace
-from functrace.core.types import ShapedArray, aval_of
+from functrace.core.types import ShapedArray
 from functrace.interpreters.staging import stage
 from functrace.primitives.elementwise import not_equal, select, sub
 from functrace.primitives.families import add, mul, neg
@@ -32,10 +32,10 @@ UNIFORM, FULL = 0, 1
 
 def _joined(x: int, y: int) -> int:
     """The domain of an operation on two."""
-    return y if x == UNIFORM or x == y else x if y == UNIFORM else FULL
+    return y if x in (UNIFORM, y) else x if y == UNIFORM else FULL
 
 
-class NotSeparable(Exception):  # noqa: N818 (an answer, not a mistake of the user's)
+class NotSeparable(Exception):
     """The program is no sum of element functions of a few inputs each."""
 
 
@@ -83,7 +83,8 @@ class Graph:
         """The node of a known number."""
         if not isinstance(value, np.generic):
             value = np.asarray(value)[()]
-        key = (type(value), value.tobytes())  # the bits, which tell 0.0 from -0.0
+        # The bits of a zero tell 0.0 from -0.0.
+        key = (type(value), value) if value else (type(value), value.tobytes())
         node = self._known.get(key)
         if node is None:
             node = self._known[key] = self._append(None, (), _NOTHING, value, value.dtype, False, UNIFORM)
@@ -116,7 +117,7 @@ class Graph:
         return self._apply(primitive, tuple(operands), params, dtype)
 
     def _apply(self, primitive: Primitive, operands: tuple[int, ...], params: dict[str, Any], dtype: np.dtype) -> int:
-        key = (primitive, operands, tuple(params.items())) if params else (primitive, operands)
+        key: Any = (primitive, operands, tuple(params.items())) if params else (primitive, operands)
         try:
             node = self._known.get(key)
         except TypeError:  # parameters that cannot be compared
@@ -228,7 +229,7 @@ class Graph:
         if value == -1:
             return self.neg(y)
         if self.is_number(y):
-            return self._apply(mul, (x, y), _NOTHING, self.dtypes[y])
+            return self.number(self.dtypes[y].type(float(value) * float(self.values[y])))
         if self.primitives[y] is neg:
             return self.mul(self.number(-value), self.operands[y][0])
         first, rest = self.coefficient(y)
@@ -298,9 +299,9 @@ class Template:
                 self.inputs.append(graph.leaf(i, i, operand.dtype, operand.dtype.kind == "f", FULL))
             else:
                 self.inputs.append(graph.number(operand))
+        real = [isinstance(o, ShapedArray) and o.dtype.kind == "f" for o in operands]
         self.first_nodes = [
-            None if not isinstance(o, ShapedArray) or o.dtype.kind != "f" else self._partial(primitive, params, operands, i)
-            for i, o in enumerate(operands)
+            self._partial(primitive, params, operands, i) if wanted else None for i, wanted in enumerate(real)
         ]
         self.first = [None if n is None else self._instructions(n) for n in self.first_nodes]
         self.chooses = [
@@ -308,7 +309,9 @@ class Template:
         ]
         self._second: dict[tuple[int, int], Any] = {}
 
-    def _partial(self, primitive: Primitive, params: dict[str, Any], operands: Sequence[Any], position: int) -> int | None:
+    def _partial(
+        self, primitive: Primitive, params: dict[str, Any], operands: Sequence[Any], position: int
+    ) -> int | None:
         """The node of the partial derivative by one operand."""
         if primitive.nondifferentiable:
             return None

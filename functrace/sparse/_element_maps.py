@@ -221,7 +221,7 @@ def _flat_stride(view: np.ndarray) -> int | None:
 
 
 def pieces(codes: IndexMap, starts: list[int]) -> np.ndarray | int:
-    """Which operand each element of a selection comes from: its number (-1 for the constant zero), one for all if so."""
+    """Which operand each element of a selection comes from: its number, -1 for the constant zero; one for all if so."""
     low, high = _range(codes)
     bounds = np.asarray(starts)
     first, last = (int(np.searchsorted(bounds, p, side="right")) - 1 for p in (low, high))

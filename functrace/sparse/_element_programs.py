@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Recorder, Var
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var, live_eqns
 from functrace.core.types import ShapedArray
 from functrace.primitives.families import broadcast, mul, reshape
 from functrace.primitives.indexing import gather, index
@@ -16,7 +16,8 @@ from functrace.primitives.shape import full, reverse, slice_
 from functrace.sparse._element_assembly import Assembly, Contribution, assemble
 from functrace.sparse._element_graph import FULL, UNIFORM
 from functrace.sparse._element_maps import IndexMap
-from functrace.sparse._families import Classes, Family, Program
+from functrace.sparse._element_weights import Program
+from functrace.sparse._families import Classes, Family
 
 __all__ = ["Wanted", "values_program"]
 
@@ -24,9 +25,9 @@ __all__ = ["Wanted", "values_program"]
 class _Writer:
     """Equations under construction, each read and reshape once."""
 
-    def __init__(self, program: Program) -> None:
-        self.recorder = Recorder()
-        self.recorder.eqns.extend(program.eqns)
+    def __init__(self) -> None:
+        self.eqns: list[Eqn] = []
+        self.constants: dict[int, tuple[Var, Any]] = {}
         self._flat: dict[Any, Atom] = {}
         self._reads: dict[Any, Atom] = {}
         self._spread: dict[Any, Atom] = {}
@@ -34,24 +35,46 @@ class _Writer:
     def add(self, primitive: Any, operands: list[Atom], of: tuple[int, ...], dtype: np.dtype, /, **params: Any) -> Var:
         """One more equation, whose output has the shape `of`."""
         var = Var(ShapedArray(of, dtype))
-        self.recorder.eqns.append(Eqn(primitive, operands, [var], params))
+        self.eqns.append(Eqn(primitive, operands, [var], params))
         return var
+
+    def constant(self, array: np.ndarray) -> Var:
+        """The variable of a constant array."""
+        if id(array) not in self.constants:
+            self.constants[id(array)] = Var(ShapedArray(array.shape, array.dtype)), array
+        return self.constants[id(array)][0]
+
+    def close(self, program: Program, outvars: list[Atom]) -> ClosedJaxpr:
+        """The program, with those equations of the one it was taken from that it needs."""
+        wanted = [a for e in self.eqns for a in e.invars if type(a) is Var]
+        needed = live_eqns(program.eqns, [*wanted, *outvars])
+        eqns = [Eqn(e.primitive, list(map(self.finished, e.invars)), e.outvars, e.params, e.source) for e in needed]
+        outvars = list(map(self.finished, outvars))
+        constvars = [var for var, _ in self.constants.values()]
+        values = [value for _, value in self.constants.values()]
+        return ClosedJaxpr(Jaxpr(constvars, program.invars, [*eqns, *self.eqns], outvars), values)
+
+    def finished(self, atom: Atom) -> Atom:
+        """An atom as a finished program holds it: arrays are constants, not literals."""
+        array = type(atom) is Literal and isinstance(atom.val, np.ndarray)
+        return self.constant(atom.val) if array else atom  # type: ignore[union-attr]
 
     def flat(self, atom: Atom) -> Atom:
         """An array with one axis."""
+        atom = self.finished(atom)
         aval = atom.aval
         if aval.ndim == 1:
             return atom
-        key = atom if type(atom) is Var else id(atom.val)  # type: ignore[union-attr]
-        if key not in self._flat:
-            self._flat[key] = self.add(reshape, [atom], (aval.size,), aval.dtype, shape=(aval.size,))
-        return self._flat[key]
+        if atom not in self._flat:
+            self._flat[atom] = self.add(reshape, [atom], (aval.size,), aval.dtype, shape=(aval.size,))
+        return self._flat[atom]
 
     def read(self, atom: Atom, where: IndexMap) -> Atom:
         """The elements of an array that a map gives; one number if they are all the same."""
         if not atom.aval.shape:
             return atom
-        key = (atom if type(atom) is Var else id(atom.val), where.key)  # type: ignore[union-attr]
+        atom = self.finished(atom)
+        key = (atom, where.key)
         if key not in self._reads:
             self._reads[key] = self._read(self.flat(atom), where)
         return self._reads[key]
@@ -59,7 +82,7 @@ class _Writer:
     def _read(self, flat: Atom, where: IndexMap) -> Atom:
         dtype, count, step = flat.aval.dtype, where.count, where.step
         if where.array is not None:
-            return self.add(gather, [flat, Literal(where.array)], (count,), dtype, axes=(0,), unique=False)
+            return self.add(gather, [flat, self.constant(where.array)], (count,), dtype, axes=(0,), unique=False)
         if where.is_constant:
             return self.add(index, [flat], (), dtype, at=(where.start,))
         if step == 1 and count == flat.aval.size:
@@ -84,7 +107,7 @@ class _Writer:
         def over(node: int, domain: int) -> Atom:
             """A node's numbers, one for each of a domain's elements or classes."""
             atom = atoms[node]
-            if graph.domains[node] == domain or type(atom) is Literal and not np.ndim(atom.val):
+            if graph.domains[node] == domain or (type(atom) is Literal and not np.ndim(atom.val)):
                 return atom
             if graph.domains[node] == UNIFORM:
                 return self.spread(atom, family.count if domain == FULL else family.classes[domain].count)
@@ -106,7 +129,7 @@ class _Writer:
         key = atom, classes.key
         if key not in self._spread:
             self._spread[key] = self.add(
-                gather, [atom, Literal(classes.of)], (classes.of.size,), atom.aval.dtype, axes=(0,), unique=False
+                gather, [atom, self.constant(classes.of)], (classes.of.size,), atom.aval.dtype, axes=(0,), unique=False
             )
         return self._spread[key]
 
@@ -137,20 +160,20 @@ def values_program(
         plan: where they go.
         outputs: whether to give the program's own outputs first.
     """
-    writer = _Writer(program)
+    writer = _Writer()
     arrays: list[Atom] = []
     for family, group in itertools.groupby(wanted, key=lambda w: w.family):
         members = list(group)
         for w, atom in zip(members, writer.family(family, [w.node for w in members]), strict=True):
             if w.factor is not None:
                 full_array = atom if atom.aval.shape else writer.spread(atom, family.count)
-                factor = Literal(w.factor.astype(program.dtype))
+                factor = writer.constant(w.factor.astype(program.dtype))
                 atom = writer.add(mul, [full_array, factor], (family.count,), program.dtype)
             arrays.append(atom)
     outvars: list[Atom] = list(program.outvars) if outputs else []
     if arrays:
-        tables: list[Atom] = [Literal(t) for t in plan.tables()]
+        tables: list[Atom] = list(map(writer.constant, plan.tables()))
         outvars.append(writer.add(assemble, [*arrays, *tables], (plan.size,), program.dtype, plan=plan))
     else:
         outvars.append(writer.add(full, [], (0,), program.dtype, shape=(0,), value=0, dtype=program.dtype))
-    return writer.recorder.close(program.invars, outvars)
+    return writer.close(program, outvars)

@@ -2,11 +2,9 @@
 
 L(x, ...) = sum over families k of sum over i of w_k[i] phi_k(x[I_k1[i]], ..., x[I_kw[i]]; p_k[i])
 
-The program is walked twice. From the scalar backwards through what is linear (sums, products with multipliers,
-concatenations, indexing, constant matrices), by the primitives' own `transpose` rules: that gives the nonlinear arrays
-and their weights. From these further back, element by element: operations that move elements turn into index maps, short
-sums into a few terms, until only elements of x and of parameters are left. A piecewise array (a concatenation, a
-padding) splits a family. What fits neither way is not separable.
+From the nonlinear arrays of the program (see `_element_weights`) back, element by element: operations that move
+elements turn into index maps, short sums into a few terms, until only elements of x and of parameters are left. A
+piecewise array (a concatenation, a padding) splits a family. What does not fit is not separable.
 
 A. Griewank and Ph. L. Toint, On the unconstrained optimization of partially separable functions (1982).
 """
@@ -19,17 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from functrace.core.evaluate import evaluate_plain
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var, is_scalar, live_eqns
-from functrace.core.trace import EVAL, reset_trace, set_trace
-from functrace.interpreters.staging import StagedTracer, StagingTrace
-from functrace.interpreters.transpose import transpose
-from functrace.primitives.contraction import dot_general, free_axes
-from functrace.primitives.elementwise import select
-from functrace.primitives.families import add, mul, reduce_sum, reshape
-from functrace.primitives.indexing import gather
+from functrace.core.ir import Atom, Eqn, Literal, Var, is_scalar
+from functrace.primitives.contraction import dot_general
+from functrace.primitives.families import reduce_sum
 from functrace.primitives.shape import full
-from functrace.sparse._element_graph import FULL, UNIFORM, Graph, NotSeparable, template_of
+from functrace.sparse._element_graph import FULL, UNIFORM, Graph, NotSeparable
 from functrace.sparse._element_maps import (
     IndexMap,
     compose,
@@ -42,12 +34,9 @@ from functrace.sparse._element_maps import (
     restrict,
     shift,
 )
-from functrace.util import Source
+from functrace.sparse._element_weights import SHORT, Program, is_short, named, product_positions, weighted_arrays
 
-__all__ = ["Family", "NotSeparable", "Program", "element_families", "output_families"]
-
-#: A sum of at most so many terms inside an element function is written out.
-SHORT = 32
+__all__ = ["Classes", "Family", "element_families", "output_families"]
 
 #: What at least so many elements share is computed once for them.
 COARSE = 8
@@ -61,261 +50,6 @@ class _Split(Exception):
 
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels
-
-
-class Program:
-    """A program with its constants in place, calls opened, and what depends on the inputs of interest marked.
-
-    Attributes:
-        invars, eqns, outvars: the program; array constants are literals.
-        wrt: the inputs of interest.
-        active: the variables that a derivative by these reaches.
-        dtype: the one real dtype of the active variables.
-    """
-
-    def __init__(self, closed: ClosedJaxpr, wrt: Sequence[int]) -> None:
-        self.invars = closed.jaxpr.invars
-        self.wrt = [self.invars[i] for i in wrt]
-        eqns, self.outvars = _opened(closed)
-        self.eqns = live_eqns(eqns, self.outvars)
-        self.dtype = self.wrt[0].aval.dtype
-        if self.dtype.kind != "f":
-            raise NotSeparable(f"derivatives by inputs of dtype {self.dtype}")
-        self.active: set[Var] = set(self.wrt)
-        for eqn in self.eqns:
-            self.mark(eqn)
-        self.trace = StagingTrace(EVAL)
-        self.producer: dict[Var, tuple[Eqn, int]] = {}
-        self.produced(self.eqns)
-
-    def mark(self, eqn: Eqn) -> None:
-        """Note which outputs of an equation are active."""
-        if eqn.primitive.nondifferentiable or not any(type(a) is Var and a in self.active for a in eqn.invars):
-            return
-        for var in eqn.outvars:
-            if var.aval.dtype.kind in "fc":
-                if var.aval.dtype != self.dtype:
-                    raise NotSeparable(f"intermediates of dtype {var.aval.dtype} in a program of {self.dtype}")
-                self.active.add(var)
-
-    def produced(self, eqns: Iterable[Eqn]) -> None:
-        for eqn in eqns:
-            for k, var in enumerate(eqn.outvars):
-                self.producer[var] = (eqn, k)
-
-    def is_active(self, atom: Atom) -> bool:
-        return type(atom) is Var and atom in self.active
-
-    def as_value(self, atom: Atom) -> Any:
-        """An atom as a value under the program's trace."""
-        return atom.val if isinstance(atom, Literal) else StagedTracer(self.trace, atom)
-
-
-class _Opening(StagingTrace):
-    """Records the equations of a program again, with their own source lines, those of the programs it calls too."""
-
-    source_of_eqn: Source | None = None
-
-    def eqn_source(self) -> Source | None:
-        return self.source_of_eqn
-
-
-def _opened(closed: ClosedJaxpr) -> tuple[list[Eqn], list[Atom]]:
-    """The equations of a program with its constants as literals, and with the programs it calls in place."""
-    jaxpr = closed.jaxpr
-    constants: dict[Any, Atom] = {v: Literal(c) for v, c in zip(jaxpr.constvars, closed.consts, strict=True)}
-    if any(e.primitive.unfold is not None for e in jaxpr.eqns):
-        return _unfolded(closed)
-    eqns = []
-    for eqn in jaxpr.eqns:
-        invars = [constants.get(a, a) for a in eqn.invars] if constants else eqn.invars
-        known = _known(eqn, invars)
-        if known is None:
-            eqns.append(Eqn(eqn.primitive, invars, eqn.outvars, eqn.params, eqn.source))
-        else:
-            constants.update(zip(eqn.outvars, map(Literal, known), strict=True))
-    return eqns, [constants.get(a, a) for a in jaxpr.outvars]
-
-
-def _known(eqn: Eqn, invars: Sequence[Atom]) -> list[Any] | None:
-    """The outputs of an equation that reads only constants; a constant array stays the operation that makes it."""
-    if eqn.primitive is full or eqn.primitive.effectful or not all(type(a) is Literal for a in invars):
-        return None
-    if eqn.primitive.family == "control":
-        return None
-    out = evaluate_plain(eqn.primitive, [a.val for a in invars], eqn.params)  # type: ignore[union-attr]
-    return list(out) if eqn.primitive.multiple else [out]
-
-
-def _unfolded(closed: ClosedJaxpr) -> tuple[list[Eqn], list[Atom]]:
-    trace = _Opening(EVAL)
-    trace.name = "the element Hessian"
-    budget = 4096
-
-    def run(program: Any, *values: Any) -> list[Any]:
-        if callable(program) and not hasattr(program, "eqns"):
-            program = getattr(program, "jaxpr", program)
-        if not hasattr(program, "eqns"):
-            raise NotSeparable("a call of a function that is not recorded")
-        return evaluate(program, (), values)
-
-    def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        nonlocal budget
-        env: dict[Any, Any] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
-        for eqn in jaxpr.eqns:
-            values = [a.val if isinstance(a, Literal) else env[a] for a in eqn.invars]
-            budget -= 1
-            if budget < 0:
-                raise NotSeparable("a loop too long to be written out")
-            trace.source_of_eqn = eqn.source or trace.source_of_eqn
-            if eqn.primitive.unfold is not None and _unfolds(eqn, values):
-                outs = eqn.primitive.unfold(run, *values, **eqn.params)
-            else:
-                outs = eqn.primitive.bind(*values, **eqn.params)
-                outs = outs if eqn.primitive.multiple else [outs]
-            env.update(zip(eqn.outvars, outs, strict=True))
-        return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
-
-    inputs = [StagedTracer(trace, v) for v in closed.jaxpr.invars]
-    token = set_trace(trace)
-    try:
-        outs = evaluate(closed.jaxpr, closed.consts, inputs)
-        return trace.recorder.eqns, [trace.atom(o) for o in outs]
-    finally:
-        reset_trace(token)
-
-
-def _unfolds(eqn: Eqn, values: Sequence[Any]) -> bool:
-    """Whether the programs in an equation can be run without values: calls, and loops of fixed length."""
-    params = eqn.params
-    if "branches" in params:
-        return not isinstance(values[0], StagedTracer)
-    return "cond" not in params
-
-
-# backwards through what is linear
-
-
-def weighted_arrays(program: Program) -> list[tuple[Var, Atom]]:
-    """The nonlinear arrays of a scalar program and their weights: L = sum of <weight, array> + what is linear in x.
-
-    Weights are computed by equations added to the program.
-    """
-    trace = program.trace
-    bars: dict[Var, Any] = {}
-    roots: list[tuple[Var, Atom]] = []
-    out = program.outvars[0]
-    if not program.is_active(out):
-        return roots
-    bars[out] = trace.pure(program.dtype.type(1))  # type: ignore[index]
-    token = set_trace(trace)
-    try:
-        for eqn in reversed(program.eqns):
-            if any(v in bars for v in eqn.outvars):
-                _walk(program, eqn, bars, roots)
-    finally:
-        reset_trace(token)
-    recorded = trace.recorder.eqns
-    for eqn in recorded:
-        program.mark(eqn)
-    program.produced(recorded)
-    program.eqns = [*program.eqns, *recorded]
-    return roots
-
-
-def _walk(program: Program, eqn: Eqn, bars: dict[Var, Any], roots: list[tuple[Var, Atom]]) -> None:
-    """Pass an equation's cotangents on to its operands, or note it as nonlinear."""
-    found = [bars.pop(v, None) for v in eqn.outvars]
-    if not _is_linear(program, eqn):
-        if eqn.primitive is dot_general and not _is_short(eqn):
-            roots.append(_spread_product(program, eqn, found[0]))
-            return
-        if eqn.primitive.multiple:
-            raise NotSeparable(_named(eqn))
-        roots.append((eqn.outvars[0], program.trace.atom(found[0])))
-        return
-    operands = [a if program.is_active(a) else program.as_value(a) for a in eqn.invars]
-    for atom, bar in zip(eqn.invars, transpose(eqn.primitive, found, operands, eqn.params), strict=True):
-        if bar is not None and program.is_active(atom):
-            bars[atom] = add(bars[atom], bar) if atom in bars else bar  # type: ignore[index]
-
-
-def _is_linear(program: Program, eqn: Eqn) -> bool:
-    """Whether an equation is linear in all its active operands together, with coefficients that are known."""
-    primitive = eqn.primitive
-    flags = [program.is_active(a) for a in eqn.invars]
-    if primitive.transpose is None or primitive is select or primitive.family == "control":
-        return False
-    if primitive.family == "bilinear":
-        return sum(flags) == 1
-    if primitive.family in ("linear", "indexing"):
-        return flags[0] or flags[-1] if is_selection(eqn) else sum(flags) == 1
-    if primitive.family != "elementwise":
-        return False
-    graph = Graph(program.dtype)
-    nodes = [
-        graph.number(a.val) if isinstance(a, Literal) and is_scalar(a.val)
-        else graph.leaf(i, None, a.aval.dtype, flag, FULL)
-        for i, (a, flag) in enumerate(zip(eqn.invars, flags, strict=True))
-    ]  # fmt: skip
-    node = graph.apply(primitive, nodes, eqn.params, eqn.outvars[0].aval.dtype)
-    if graph.primitives[node] is None:
-        return len(set(eqn.invars)) == len(eqn.invars)
-    template = template_of(graph, node)
-    return not any(
-        template.second(j, k) is not None
-        for j, x in enumerate(graph.operands[node])
-        for k, y in enumerate(graph.operands[node])
-        if graph.active[x] and graph.active[y]
-    )
-
-
-def _is_short(eqn: Eqn) -> bool:
-    (x_axes, _), shape = eqn.params["contract"], eqn.invars[0].aval.shape
-    return math.prod(shape[a] for a in x_axes) <= SHORT
-
-
-def _product_positions(eqn: Eqn) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Positions in both operands of a contraction over the space (output axes, contracted axes), and its shape."""
-    x, y = (a.aval for a in eqn.invars)
-    contract, batch = eqn.params["contract"], eqn.params["batch"]
-    x_free, y_free = free_axes(x.ndim, contract[0], batch[0]), free_axes(y.ndim, contract[1], batch[1])
-    x_axes = (*batch[0], *x_free, *contract[0])
-    y_axes = (*batch[1], *y_free, *contract[1])
-    batches, rest = len(batch[0]), len(contract[0])
-    x_at = np.arange(x.size).reshape(x.shape).transpose(x_axes)
-    y_at = np.arange(y.size).reshape(y.shape).transpose(y_axes)
-    x_at = x_at.reshape(*x_at.shape[: batches + len(x_free)], *(1,) * len(y_free), *x_at.shape[x.ndim - rest :])
-    y_at = y_at.reshape(*y_at.shape[:batches], *(1,) * len(x_free), *y_at.shape[batches:])
-    x_at, y_at = np.broadcast_arrays(x_at, y_at)
-    return x_at, y_at, x_at.shape
-
-
-def _spread_product(program: Program, eqn: Eqn, bar: Any) -> tuple[Var, Atom]:
-    """A long contraction of two arrays of x as a family of its products."""
-    x_at, y_at, shape = _product_positions(eqn)
-    size = math.prod(shape)
-    if size > 64 * sum(a.aval.size for a in eqn.invars):
-        raise NotSeparable(_named(eqn))
-
-    def read(value: Any, positions: np.ndarray) -> Any:
-        flat = reshape(value, shape=(math.prod(value.shape),))
-        return gather(flat, np.ascontiguousarray(positions).reshape(-1), axes=(0,), unique=False)
-
-    x, y = (program.as_value(a) for a in eqn.invars)
-    product = mul(read(x, x_at), read(y, y_at))
-    outer = shape[: len(eqn.outvars[0].aval.shape)]
-    places = np.arange(math.prod(outer)).reshape(outer + (1,) * (len(shape) - len(outer)))
-    if outer:
-        bar = read(bar, np.broadcast_to(places, shape))
-    return product.atom, program.trace.atom(bar)
-
-
-def _named(eqn: Eqn) -> str:
-    return f"{eqn.primitive.name} at {eqn.source}"
-
-
-# further back, element by element
 
 
 class Classes:
@@ -342,6 +76,7 @@ class Family:
         roots: pairs (node, weight node).
         places: per root, which elements of its array these are.
         arrays: per root, its variable.
+        numbers: per root, the number of that array.
     """
 
     def __init__(self, graph: Graph, count: int, classes: dict[int, Classes]) -> None:
@@ -349,6 +84,7 @@ class Family:
         self.roots: list[tuple[int, int]] = []
         self.places: list[IndexMap] = []
         self.arrays: list[Var] = []
+        self.numbers: list[int] = []
 
     def read(self, leaf: int) -> tuple[Var, IndexMap]:
         """The input that a leaf reads, and where each element does."""
@@ -357,8 +93,8 @@ class Family:
         return atom, compose(where, from_array(self.classes[domain].of)) if domain > FULL else where
 
 
-#: An array of the program, its weight (None for 1), and which of its elements.
-_Root = tuple[Var, Atom | None, IndexMap]
+#: An array of the program, its weight (None for 1), which of its elements, and its number among the arrays.
+_Root = tuple[Var, Atom | None, IndexMap, int]
 
 
 def _collect(program: Program, roots: Iterable[_Root]) -> list[Family]:
@@ -376,7 +112,7 @@ def _collect(program: Program, roots: Iterable[_Root]) -> list[Family]:
         except _Split as split:
             for label in np.unique(split.labels):
                 elements = np.flatnonzero(split.labels == label)
-                parts = [(var, weight, restrict(places, elements)) for var, weight, places in group]
+                parts = [(var, weight, restrict(places, elements), number) for var, weight, places, number in group]
                 pending.setdefault(elements.size, []).extend(parts)
         if len(families) + len(pending) > MOST_PIECES:
             raise NotSeparable("an array of too many pieces")
@@ -389,13 +125,14 @@ def element_families(program: Program) -> list[Family]:
     Raises:
         NotSeparable: it is no sum of element functions.
     """
-    return _collect(program, [(v, w, identity(v.aval.size)) for v, w in weighted_arrays(program)])
+    arrays = weighted_arrays(program)
+    return _collect(program, [(v, w, identity(v.aval.size), k) for k, (v, w) in enumerate(arrays)])
 
 
 def output_families(program: Program) -> list[Family]:
     """The families of a program's outputs, element by element, with weight 1."""
-    roots: list[_Root] = [(v, None, identity(v.aval.size)) for v in program.outvars if program.is_active(v)]  # type: ignore[misc,arg-type]
-    return _collect(program, roots)
+    outputs = [(k, v) for k, v in enumerate(program.outvars) if type(v) is Var and program.is_active(v)]
+    return _collect(program, [(v, None, identity(v.aval.size), k) for k, v in outputs])
 
 
 class _Demands:
@@ -460,8 +197,8 @@ class _Demands:
 def _expand(program: Program, group: Sequence[_Root], count: int) -> Family:
     demands = _Demands(program, count)
     wanted = []
-    for var, weight, places in group:
-        wanted.append((demands.need(var, places), None if weight is None else _weight_need(demands, weight, var, places)))
+    for var, weight, places, _ in group:
+        wanted.append((demands.need(var, places), None if weight is None else _weight_need(demands, weight, places)))
     for eqn in reversed(program.eqns):
         for k, var in enumerate(eqn.outvars):
             if var in demands.maps:
@@ -475,16 +212,17 @@ def _expand(program: Program, group: Sequence[_Root], count: int) -> Family:
             for key, where in demands.maps.get(var, {}).items():
                 demands.nodes[var, key] = _build(demands, var, where, demands.recipes[var, key])
     family = Family(demands.graph, count, demands.classes)
-    for (need, weight_need), (var, _, places) in zip(wanted, group, strict=True):
+    for (need, weight_need), (var, _, places, number) in zip(wanted, group, strict=True):
         node = demands.node(need)
-        weight = demands.graph.one if weight_need is None else demands.node(weight_need)
-        family.roots.append((node, weight))
+        weight_node = demands.graph.one if weight_need is None else demands.node(weight_need)
+        family.roots.append((node, weight_node))
+        family.numbers.append(number)
         family.places.append(places)
         family.arrays.append(var)
     return family
 
 
-def _weight_need(demands: _Demands, weight: Atom, var: Var, places: IndexMap) -> Any:
+def _weight_need(demands: _Demands, weight: Atom, places: IndexMap) -> Any:
     scalar = isinstance(weight, Literal) and not np.ndim(weight.val)
     if scalar or not weight.aval.shape:
         return demands.need(weight, IndexMap(0, 0, places.count))
@@ -506,9 +244,9 @@ def _recipe(demands: _Demands, eqn: Eqn, output: int, where: IndexMap) -> Any:
         terms = _summed_positions(eqn)
         return "sum", [(demands.need(eqn.invars[0], compose(at, where)), None) for at in terms]
     if primitive is dot_general and (program.is_active(eqn.outvars[0]) or not eqn.params["contract"][0]):
-        if not _is_short(eqn):
-            raise NotSeparable(_named(eqn))
-        x_at, y_at, shape = _product_positions(eqn)
+        if not is_short(eqn):
+            raise NotSeparable(named(eqn))
+        x_at, y_at, shape = product_positions(eqn)
         size = eqn.outvars[0].aval.size
         x_at, y_at = x_at.reshape(size, -1), y_at.reshape(size, -1)
         return "sum", [
@@ -519,7 +257,7 @@ def _recipe(demands: _Demands, eqn: Eqn, output: int, where: IndexMap) -> Any:
             for k in range(x_at.shape[1])
         ]
     if program.is_active(eqn.outvars[output]):
-        raise NotSeparable(_named(eqn))
+        raise NotSeparable(named(eqn))
     return ("read",)
 
 
@@ -548,7 +286,7 @@ def _summed_positions(eqn: Eqn) -> list[IndexMap]:
     kept = tuple(i for i in range(aval.ndim) if i not in axes)
     count = math.prod(aval.shape[a] for a in axes)
     if count > SHORT:
-        raise NotSeparable(_named(eqn))
+        raise NotSeparable(named(eqn))
     positions = np.arange(aval.size).reshape(aval.shape).transpose(kept + tuple(axes)).reshape(-1, count)
     return [from_array(positions[:, k]) for k in range(count)]
 

@@ -7,6 +7,7 @@ and a plan made beforehand adds them into the values of a fixed structure.
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 import time
@@ -19,14 +20,17 @@ import numpy as np
 from functrace.backend.executable import Executable, compilation_disabled
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
+from functrace.errors import MissingRuleError
 from functrace.primitives.families import reshape
 from functrace.primitives.shape import concatenate
 from functrace.sparse._element_assembly import Assembly, Contribution, plan_assembly
 from functrace.sparse._element_derivatives import Derivatives, gradients, operations, second_derivatives
+from functrace.sparse._element_graph import NotSeparable
 from functrace.sparse._element_maps import IndexMap, from_array, shift
 from functrace.sparse._element_programs import Wanted, values_program
 from functrace.sparse._element_steps import Steps
-from functrace.sparse._families import Family, NotSeparable, Program, element_families, output_families
+from functrace.sparse._element_weights import Program
+from functrace.sparse._families import Family, element_families, output_families
 from functrace.util import Source
 
 __all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
@@ -115,23 +119,28 @@ class _Elements:
         self.dtype = program.dtype
         self.rows: np.ndarray
         self.cols: np.ndarray
-        self.families: tuple[FamilyReport, ...] = ()
-        self.cost = ElementCost(0.0, 0.0)
+        self._nodes: Sequence[Sequence[int]]
 
-    def _report(self, nodes: Sequence[Sequence[int]]) -> None:
+    @functools.cached_property
+    def families(self) -> tuple[FamilyReport, ...]:
+        """A report on each family of element functions."""
         reports = []
-        for family, wanted in zip(self._families, nodes, strict=True):
+        for family, wanted in zip(self._families, self._nodes, strict=True):
             live = family.graph.live([node for node, _ in family.roots])
             width = sum(family.graph.active[n] and family.graph.primitives[n] is None for n in live)
             eqns = [self._program.producer[v][0] for v in family.arrays if v in self._program.producer]
             sources = tuple(dict.fromkeys(e.source for e in eqns if e.source is not None))
             price = operations(family.graph, wanted)
             reports.append(FamilyReport(family.count, width, len(wanted), price, sources))
-        self.families = tuple(reports)
+        return tuple(reports)
+
+    @functools.cached_property
+    def cost(self) -> ElementCost:
+        """The predicted cost of one evaluation."""
         size = self.dtype.itemsize
-        self.cost = ElementCost(
-            sum(r.elements * (r.operations + r.entries) for r in reports),
-            sum(size * r.elements * (r.width + 2 * r.entries) for r in reports),
+        return ElementCost(
+            sum(r.elements * (r.operations + r.entries) for r in self.families),
+            sum(size * r.elements * (r.width + 2 * r.entries) for r in self.families),
         )
 
 
@@ -149,18 +158,15 @@ class ElementHessian(_Elements):
 
     Attributes:
         rows, cols: the structure: lower triangle, sorted by columns and in them by rows, each entry once.
-        families: a report on each family of element functions.
-        cost: the predicted cost of one evaluation.
     """
 
     def __init__(self, program: Program, families: Sequence[Family]) -> None:
         super().__init__(program, families)
         offsets = _offsets(program)
         size = sum(v.aval.size for v in program.wrt)
-        self.rows, self.cols, self._evaluation, nodes = self._make(offsets, size, careful=False)
+        self.rows, self.cols, self._evaluation, self._nodes = self._make(offsets, size, careful=False)
         self._offsets, self._size = offsets, size
         self._careful: _Evaluation | None = None
-        self._report(nodes)
 
     def _make(self, offsets: dict[Any, int], size: int, careful: bool) -> tuple[Any, Any, _Evaluation, Any]:
         wanted: list[Wanted] = []
@@ -250,32 +256,30 @@ class ElementJacobian(_Elements):
 
     Attributes:
         rows, cols: the structure, sorted by columns and in them by rows, each entry once.
-        families: a report on each family of element functions.
-        cost: the predicted cost of one evaluation.
     """
 
     def __init__(self, program: Program, families: Sequence[Family]) -> None:
         super().__init__(program, families)
         offsets, total = _offsets(program), 0
-        starts: dict[Any, int] = {}
-        for i, out in enumerate(program.outvars):
-            starts.setdefault(out, total)
+        starts: list[int] = []
+        for out in program.outvars:
+            starts.append(total)
             total += out.aval.size
         self.shape = (total, sum(v.aval.size for v in program.wrt))
         wanted: list[Wanted] = []
         for family in families:
             graph = family.graph
-            for (root, _), places, var in zip(family.roots, family.places, family.arrays, strict=True):
+            for (root, _), places, number in zip(family.roots, family.places, family.numbers, strict=True):
                 derivatives = Derivatives(graph, [(root, graph.one)])
                 for leaf, node in _leaf_slopes(derivatives, root).items():
                     source, where = family.read(leaf)
-                    entry = Contribution(shift(places, starts[var]), shift(where, offsets[source]))
+                    entry = Contribution(shift(places, starts[number]), shift(where, offsets[source]))
                     wanted.append(Wanted(family, node, entry, None))
         self._outputs = len(program.outvars)
         self.rows, self.cols, plan = plan_assembly([w.entry for w in wanted], total)
         self._evaluation = _Evaluation(values_program(program, wanted, plan), plan)
         self._with_outputs = _Evaluation(values_program(program, wanted, plan, outputs=True), plan)
-        self._report([[w.node for w in wanted if w.family is family] for family in families])
+        self._nodes = [[w.node for w in wanted if w.family is family] for family in families]
 
     @property
     def nnz(self) -> int:
@@ -309,17 +313,31 @@ def _leaf_slopes(derivatives: Derivatives, root: int) -> dict[int, int]:
 def element_hessian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementHessian | None:
     """The Hessian of a scalar program as the sum of its element Hessians.
 
+    The program must be a sum of element functions (partial separability: A. Griewank and Ph. L. Toint, On the
+    unconstrained optimization of partially separable functions, 1982). Everything but the numbers is worked out here:
+    the families, the derivatives of their element functions as programs, the structure, and the places of the numbers
+    in it; in time linear in the number of elements.
+
     Args:
         closed: a program with one scalar output.
-        wrt: the positions of the inputs to differentiate by.
+        wrt: the positions of the inputs to differentiate by, real and of one dtype.
 
     Returns:
         The Hessian, or None where the program does not separate.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> from functrace.sparse.elements import element_hessian
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> H = element_hessian(functrace.make_jaxpr(lambda x: np.sum(x[1:] * x[:-1] ** 2))(x))
+        >>> H.rows, H.cols, H.values(x)
+        (array([0, 1, 1, 2]), array([0, 0, 1, 1]), array([4., 2., 6., 4.]))
     """
     try:
         program = Program(closed, wrt)
         return ElementHessian(program, element_families(program))
-    except NotSeparable:
+    except (NotSeparable, MissingRuleError):
         return None
 
 
@@ -328,14 +346,23 @@ def element_jacobian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementJ
 
     Args:
         closed: a program.
-        wrt: the positions of the inputs to differentiate by.
+        wrt: the positions of the inputs to differentiate by, real and of one dtype.
 
     Returns:
         The Jacobian, its rows the outputs one after the other and its columns the inputs likewise; None where the
         program does not separate.
+
+    Example:
+        >>> import numpy as np
+        >>> import functrace
+        >>> from functrace.sparse.elements import element_jacobian
+        >>> x = np.array([1.0, 2.0, 3.0])
+        >>> J = element_jacobian(functrace.make_jaxpr(lambda x: x[1:] * x[:-1] ** 2)(x))
+        >>> J.rows, J.cols, J.values(x)
+        (array([0, 0, 1, 1]), array([0, 1, 1, 2]), array([4., 1., 12., 4.]))
     """
     try:
         program = Program(closed, wrt)
         return ElementJacobian(program, output_families(program))
-    except NotSeparable:
+    except (NotSeparable, MissingRuleError):
         return None

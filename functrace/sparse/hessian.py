@@ -10,12 +10,13 @@ import numpy as np
 from functrace.errors import ArgumentError, NonScalarOutputError
 from functrace.interpreters.sparsity import hessian_structure
 from functrace.sparse._programs import FlatProgram, joined
+from functrace.sparse._tiers import Tiered
 from functrace.sparse.coloring import star_coloring
 from functrace.sparse.compress import evaluate_hessian, star_plan
 from functrace.sparse.elements import element_hessian
 from functrace.sparse.jacobian import SparseDerivative, check_vector, element_seconds, element_values, known_pattern
 from functrace.sparse.structure import Choice, SparseFunction, Structure, check_format
-from functrace.transforms import grad, jit, jvp
+from functrace.transforms import grad, jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line
 
@@ -96,14 +97,14 @@ def _check_scalar(program: FlatProgram) -> None:
 
 
 def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> SparseFunction:
-    compiled_product = jit(lambda vector, *leaves: _product(program, vector, leaves))
+    compiled_product = Tiered(lambda vector, *leaves: _product(program, vector, leaves))
 
     def product(vector: Any, *args: Any) -> Any:
         return compiled_product(check_vector(vector, program.n), *program.leaves(args))
 
     shape = (program.n, program.n)
     elements = colored_choice = None
-    if method != "coloring" and pattern is None:
+    if method != "coloring" and pattern is None and program.n:
         elements = element_hessian(program.closed, tuple(range(program.count)))
     if elements is None and method == "elements":
         raise ArgumentError(
@@ -131,7 +132,7 @@ def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> Spar
         + ("; the function does not separate into elements" if elements is None and pattern is None else ""),
         {} if elements is None else {"elements": element_seconds(elements) / max(program.seconds(0), 1e-12)},
     )
-    run = jit(lambda *leaves: evaluate_hessian(program, plan, list(leaves)))
+    run = Tiered(lambda *leaves: evaluate_hessian(program, plan, list(leaves)))
 
     def values(*args: Any) -> Any:
         return run(*program.leaves(args))

@@ -13,11 +13,12 @@ from functrace.errors import ArgumentError, ShapeError
 from functrace.interpreters.cost import Machine
 from functrace.interpreters.sparsity import jacobian_structure
 from functrace.sparse._programs import FlatProgram, evaluating, flat_program, joined, signature
+from functrace.sparse._tiers import Tiered
 from functrace.sparse.coloring import bicoloring, column_coloring, row_coloring
 from functrace.sparse.compress import Plan, bicolored_plan, column_plan, evaluate_jacobian, row_plan
 from functrace.sparse.elements import element_jacobian
 from functrace.sparse.structure import Choice, SparseFunction, Structure, check_format, entries_of
-from functrace.transforms import jit, jvp
+from functrace.transforms import jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line
 
@@ -82,9 +83,7 @@ class SparseDerivative:
         self._prepared.clear()
 
 
-def jacobian(
-    fun: Callable[..., Any], mode: str = "auto", format: str = "csr", pattern: Any = None
-) -> SparseDerivative:
+def jacobian(fun: Callable[..., Any], mode: str = "auto", format: str = "csr", pattern: Any = None) -> SparseDerivative:
     """The Jacobian as a SciPy sparse array of fixed structure.
 
     The structure is proved from the traced program and holds for all arguments of the same types. Columns that share
@@ -132,12 +131,12 @@ def jacobian(
 
 
 def _prepare(program: FlatProgram, mode: str, form: str, pattern: Any) -> SparseFunction:
-    compiled_product = jit(lambda vector, *leaves: _product(program, vector, leaves))
+    compiled_product = Tiered(lambda vector, *leaves: _product(program, vector, leaves))
 
     def product(vector: Any, *args: Any) -> Any:
         return compiled_product(check_vector(vector, program.n), *program.leaves(args))
 
-    if mode == "auto" and pattern is None:
+    if mode == "auto" and pattern is None and program.n and program.m:
         elements = element_jacobian(program.closed, tuple(range(program.count)))
         if elements is not None:
             structure = Structure((elements.rows, elements.cols, elements.shape))
@@ -146,7 +145,7 @@ def _prepare(program: FlatProgram, mode: str, form: str, pattern: Any) -> Sparse
                 return SparseFunction(structure, element_values(program, elements), preferred, product, form)
     structure = Structure(known_pattern(pattern, (program.m, program.n)) if pattern is not None else proved(program))
     plan, choice, coloring = _choose(program, structure, mode)
-    run = jit(lambda *leaves: evaluate_jacobian(program, plan, list(leaves)))
+    run = Tiered(lambda *leaves: evaluate_jacobian(program, plan, list(leaves)))
 
     def values(*args: Any) -> Any:
         return run(*program.leaves(args))

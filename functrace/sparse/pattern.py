@@ -50,6 +50,9 @@ class Pattern:
     shape: tuple[int, int]
     rows: np.ndarray
     cols: np.ndarray
+    _hash: int | None
+    _indptr: np.ndarray | None
+    _explain: Callable[[int, int], list[Step]] | None
 
     def __init__(self, shape: Sequence[int], rows: Any, cols: Any) -> None:
         height, width = (int(n) for n in shape)
@@ -60,7 +63,7 @@ class Pattern:
                 where=user_line(),
                 got=f"{len(rows)} rows and {len(cols)} columns",
             )
-        if len(rows) and not (0 <= min(rows.min(), cols.min()) and rows.max() < height and cols.max() < width):
+        if len(rows) and not (min(rows.min(), cols.min()) >= 0 and rows.max() < height and cols.max() < width):
             raise ShapeError(
                 "a place of a pattern lies outside of the matrix",
                 where=user_line(),
@@ -110,12 +113,13 @@ class Pattern:
     @property
     def indptr(self) -> np.ndarray:
         """Where each row starts among the places, and the end: with `cols`, the index arrays of the CSR format."""
-        if self._indptr is None:
+        indptr = self._indptr
+        if indptr is None:
             indptr = np.zeros(self.shape[0] + 1, np.intp)
             np.cumsum(np.bincount(self.rows, minlength=self.shape[0]), out=indptr[1:])
             indptr.flags.writeable = False
             object.__setattr__(self, "_indptr", indptr)
-        return self._indptr
+        return indptr
 
     def summary(self) -> str:
         """Shape and count, as in "49x50, 98 nonzeros"."""
@@ -127,13 +131,17 @@ class Pattern:
         if not isinstance(other, Pattern):
             return NotImplemented
         return (
-            self.shape == other.shape and np.array_equal(self.rows, other.rows) and np.array_equal(self.cols, other.cols)
+            self.shape == other.shape
+            and np.array_equal(self.rows, other.rows)
+            and np.array_equal(self.cols, other.cols)
         )
 
     def __hash__(self) -> int:
-        if self._hash is None:
-            object.__setattr__(self, "_hash", hash((self.shape, self.rows.tobytes(), self.cols.tobytes())))
-        return self._hash
+        value = self._hash
+        if value is None:
+            value = hash((self.shape, self.rows.tobytes(), self.cols.tobytes()))
+            object.__setattr__(self, "_hash", value)
+        return value
 
     def __len__(self) -> int:
         return self.nnz
@@ -152,9 +160,7 @@ class Pattern:
             raise ShapeError(
                 "only patterns of one shape have a union", where=user_line(), got=f"{self.shape} and {other.shape}"
             )
-        return Pattern(
-            self.shape, np.concatenate([self.rows, other.rows]), np.concatenate([self.cols, other.cols])
-        )
+        return Pattern(self.shape, np.concatenate([self.rows, other.rows]), np.concatenate([self.cols, other.cols]))
 
     def covers(self, other: Pattern) -> bool:
         """Whether every place of the other pattern is one of this, too."""

@@ -452,12 +452,14 @@ class SparseFunction:
         values = self.values(*args)
         generator = np.random.default_rng(seed)
         scale = self.structure.matvec(np.abs(values), np.ones(self.shape[1]))
+        with np.errstate(all="ignore"):  # a value that cancels to nearly nothing may differ by much of itself
+            cancelled = 1e-14 + 1e-12 * float(np.max(scale, initial=0.0, where=np.isfinite(scale)))
         for _ in range(products):
             vector = generator.uniform(0.5, 1.5, self.shape[1]) * generator.choice([-1.0, 1.0], self.shape[1])
             got, expected = self.structure.matvec(values, vector), np.asarray(self._product(vector, *args))
             both_nan = np.isnan(got) & np.isnan(expected)
             with np.errstate(invalid="ignore"):
-                bound = rtol * np.maximum(scale, np.abs(expected)) + np.finfo(float).tiny
+                bound = rtol * np.maximum(scale, np.abs(expected)) + cancelled
                 off = ~(np.abs(got - expected) <= bound) & ~both_nan & (got != expected)
             if off.any():
                 row = int(np.argmax(off))

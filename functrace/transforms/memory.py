@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from functrace import tree
 from functrace.control.checkpointed_scan import checkpointed_scan, choose_checkpoints
@@ -77,13 +80,16 @@ def within_memory(
     if current_trace() is not EVAL:  # a part of another program, whose peak is not known here
         return derivative(rewritten(fun, Way(limit / 2, 1)))(*args, **kwargs)
     least = None
-    for way in _ways(limit):
+    leaves, _ = tree.flatten((args, kwargs))
+    key = (limit, *[(np.shape(leaf), getattr(leaf, "dtype", type(leaf))) for leaf in leaves])
+    taken = _taken_for(fun)
+    for way in [*([taken[key]] if key in taken else []), *_ways(limit)]:
         function = rewritten(fun, way)
         closed, shapes = make_jaxpr(derivative(function), return_shape=True)(*args, **kwargs)
         jaxpr = simplify(closed.jaxpr)
         peak = jaxpr_cost(jaxpr).peak
         if peak <= limit:
-            leaves, _ = tree.flatten((args, kwargs))
+            taken[key] = way
             found = eval_jaxpr(jaxpr, closed.consts, *leaves)
             return tree.unflatten(tree.structure(shapes), found)
         least = peak if least is None else min(least, peak)
@@ -93,6 +99,17 @@ def within_memory(
         got=f"memory={memory!r}; the least is about {least:,} bytes",
         remedy="give more memory, or make parts of the function loops (functrace.lax.scan), which can be run again",
     )
+
+
+_taken: weakref.WeakKeyDictionary[Any, dict[Any, Way]] = weakref.WeakKeyDictionary()
+
+
+def _taken_for(fun: Any) -> dict[Any, Way]:
+    """The ways taken before for a function, to be tried first; kept as long as the function is."""
+    try:
+        return _taken.setdefault(fun, {})
+    except TypeError:  # it cannot be hashed, or not be referred to weakly
+        return {}
 
 
 def _ways(limit: float) -> Iterator[Way]:

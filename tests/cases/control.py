@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,17 @@ import numpy as np
 import functrace.numpy as fnp
 from functrace import lax
 from functrace.control import calls
+from functrace.control.checkpointed_scan import checkpointed_scan
 from functrace.control.cond import cond
 from functrace.control.linear_solve import linear_solve
+from functrace.control.saved_call import saved_call
 from functrace.control.scan import scan
 from functrace.control.while_loop import while_loop
 from functrace.core.ir import Jaxpr, hoist_constants
 from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.staging import stage
 from functrace.testing import Case
+from functrace.transforms import checkpoint_policies
 
 rng = np.random.default_rng(20260711)
 
@@ -236,4 +240,33 @@ CALLS = [
     Case(calls.checkpoint_call, (normal(),), {"function": lambda x: [fnp.exp(fnp.sin(x))], "constants": 0}),
 ]
 
-CASES = [*SCANS, *CONDS, *WHILES, *SOLVES, *CALLS]
+def checkpointed_case(case: Case, snapshots: int, block: int) -> Case:
+    """A scan's case with another way to reverse it."""
+
+    def make_params(*operands: Any) -> dict[str, Any]:
+        return {**case.make_params(*operands), "snapshots": snapshots, "block": block}
+
+    name = f"checkpointed_scan-{snapshots}-{block}-{case.name}"
+    return replace(case, primitive=checkpointed_scan, name=name, make_params=make_params)
+
+
+def saved_case(name: str, policy: Callable[..., bool]) -> Case:
+    """A call of which reverse mode stores what the policy says."""
+
+    def body(w: Any, x: Any) -> list[Any]:
+        return [fnp.sin(w @ fnp.tanh(w @ x)), fnp.exp(-x)]
+
+    def make_params(*operands: Any) -> dict[str, Any]:
+        return {"jaxpr": program(body, [aval_of(x) for x in operands]), "policy": policy}
+
+    return Case(saved_call, (normal(3, 3), normal(3)), name=f"saved_call-{name}", make_params=make_params)
+
+
+CHECKPOINTS = [
+    *(checkpointed_case(SCANS[i], *sizes) for i, sizes in enumerate([(1, 1), (2, 1), (1, 2), (2, 2), (2, 1)])),
+    saved_case("nothing", checkpoint_policies.nothing_saveable),
+    saved_case("dots", checkpoint_policies.dots_saveable),
+    saved_case("everything", checkpoint_policies.everything_saveable),
+]
+
+CASES = [*SCANS, *CONDS, *WHILES, *SOLVES, *CALLS, *CHECKPOINTS]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from functrace.backend.compiler.outside import Outside
 from functrace.backend.llvm import Target
 
 __all__ = ["BOOL", "INDEX", "Emitter", "Unsupported", "Value", "element_type", "memory_type", "neutral"]
@@ -133,7 +134,7 @@ _COMPARISONS = {
 }
 
 
-class Emitter:
+class Emitter(Outside):
     """Lines of LLVM IR, with what they use from outside."""
 
     def __init__(self, target: Target) -> None:
@@ -190,6 +191,10 @@ class Emitter:
         if elements == 0 or elements == "0":
             return pointer
         return self.pointer(f"getelementptr {memory_type(dtype)}, ptr {pointer}, i64 {elements}")
+
+    def blank(self, dtype: np.dtype, lanes: int = 1, name: str = "") -> Value:
+        """A value of that name, or one to ask for its type."""
+        return Value(self, name, dtype, lanes)
 
     def declare(self, text: str) -> None:
         self.declared.add(f"declare {text}")
@@ -296,8 +301,6 @@ class Emitter:
         if source == "f" and kind == "f":
             action = "fpext" if dtype.itemsize > x.dtype.itemsize else "fptrunc"
         elif source == "f":
-            if dtype.itemsize < 4 or kind == "u":
-                raise Unsupported(f"conversion of {x.dtype.name} to {dtype.name}")
             return self._truncated(x, dtype)
         elif kind == "f":
             action = "sitofp" if source == "i" else "uitofp"
@@ -311,14 +314,23 @@ class Emitter:
         return self.op(f"{action} {x.type} {x.name} to {goal.type}", dtype, x.lanes)
 
     def _truncated(self, x: Value, dtype: np.dtype) -> Value:
-        """Float to integer; out of range the least integer, as the instruction of x86 has it."""
-        goal = Value(self, "", dtype, x.lanes)
-        bits = dtype.itemsize * 8
-        limit = 2.0 ** (bits - 1)
+        """Float to integer; out of range as the instructions of x86 have it."""
+        narrow = dtype.itemsize < 4 or (dtype.kind == "u" and dtype.itemsize == 4)
+        if narrow:  # the lower bits of a wider integer
+            wide = np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
+            return self.convert(self._truncated(x, wide), dtype)
+        signed = np.dtype(f"int{8 * dtype.itemsize}")
+        limit = 2.0 ** (8 * dtype.itemsize - 1)
+        if dtype.kind == "u":
+            upper = x >= limit
+            low = self._truncated(self.select(upper, x - limit, x), signed)
+            found = self.select(upper, low ^ -(2 ** (8 * dtype.itemsize - 1)), low)
+            return self.convert(found, dtype)
+        goal = self.blank(dtype, x.lanes)
         inside = (x >= -limit) & (x < limit)
         safe = self.select(inside, x, 0.0)
         number = self.op(f"fptosi {safe.type} {safe.name} to {goal.type}", dtype, x.lanes)
-        return self.select(inside, number, -(2 ** (bits - 1)))
+        return self.select(inside, number, -(2 ** (8 * dtype.itemsize - 1)))
 
     def intrinsic(self, name: str, *operands: Any) -> Value:
         """LLVM's function of that name on operands of one type."""
@@ -392,9 +404,8 @@ class Emitter:
         """A position on an axis; where it is out of range 0, and the program is declared to have failed."""
         self.guards = True
         inside = self.op(f"icmp ult {x.type} {x.name}, {self.constant(length, x.dtype, x.lanes).name}", BOOL, x.lanes)
-        every = self.horizontal("and", inside)
         before = self.index("load i8, ptr %guard")
-        failed = self.index(f"xor i1 {every.name}, true")
+        failed = self.index(f"xor i1 {self.every(inside)}, true")
         bit = self.index(f"zext i1 {failed} to i8")
         after = self.index(f"or i8 {before}, {bit}")
         self.line(f"store i8 {after}, ptr %guard")

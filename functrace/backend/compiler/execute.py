@@ -14,7 +14,7 @@ import numpy as np
 
 from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
-from functrace.backend.compiler.emit import INDEX, Emitter, Value, neutral
+from functrace.backend.compiler.emit import INDEX, Emitter, Unsupported, Value, neutral
 from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.nest import ReduceSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
@@ -146,6 +146,30 @@ class Context:
         # Fortran takes the lengths of letters after all arguments.
         texts = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
         e.line(f"call void {e.symbol(f'blas:{routine}')}({texts})")
+
+    def ufunc(self, name: str, types: str, operands: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        """A call of a ufunc's inner loop. Operands have the shape of the outputs or none.
+
+        Raises:
+            Unsupported: the loop cannot be reached here.
+        """
+        e, size = self.e, outputs[0].size
+        if not symbols.available(f"ufunc:{name}:{types}"):
+            raise Unsupported(f"{name} of {types}")
+        if size == 0:
+            return
+        buffers = [*map(self.contiguous, operands), *outputs]
+        count = len(buffers)
+        table = e.fresh("table")
+        self.prologue.append(f"  {table} = alloca [{count} x ptr]")
+        for k, buffer in enumerate(buffers):
+            place = e.pointer(f"getelementptr ptr, ptr {table}, i64 {k}")
+            e.line(f"store ptr {buffer.start(e)}, ptr {place}")
+        strides = [b.dtype.itemsize if b.size == size and size > 1 else 0 for b in buffers]
+        steps = e.constant_pointer(f"[{count} x i64]", f"[{', '.join(f'i64 {s}' for s in strides)}]")
+        length = e.constant_pointer("[2 x i64]", f"[i64 {size}, i64 0]")
+        loop, data = e.symbol(f"ufunc:{name}:{types}"), e.symbol(f"ufuncdata:{name}:{types}")
+        e.line(f"call void {loop}(ptr {table}, ptr {length}, ptr {steps}, ptr {data})")
 
     # what loops and branches are written in
 

@@ -17,7 +17,7 @@ from functrace.backend.compiler.affine import Affine, NotAffineError, divmod_aff
 from functrace.backend.compiler.emit import INDEX, Value
 from functrace.backend.compiler.places import Buffer, Place, Small
 from functrace.core.ir import Atom, Eqn, Literal, Var
-from functrace.core.lowering import Elementwise, Indexed, Reduction
+from functrace.core.lowering import Elementwise, Indexed, Reduction, Scan
 
 __all__ = ["Index", "Node", "Reader", "SplitBoxError"]
 
@@ -232,8 +232,27 @@ class Reader:
             except NotAffineError as error:
                 error.eqn = error.eqn or eqn
                 raise
+        if isinstance(lowering, Scan):
+            return self._run_up_to(eqn, lowering, index)
         assert isinstance(lowering, Reduction)
         return self._unrolled(eqn, lowering, index)
+
+    def _run_up_to(self, eqn: Eqn, lowering: Scan, index: Index) -> Node:
+        """One element of a short cumulative operation, from the one before it; the index is fixed."""
+        key = (eqn.outvars[0], "run", *index)
+        if key not in self._read:
+            axis, reverse = lowering.axis(**eqn.params)
+            length = eqn.outvars[0].aval.shape[axis]
+            step = length - 1 - index[axis].constant if reverse else index[axis].constant
+            running = [self.fixed(step) if k == axis else i for k, i in enumerate(index)]
+            found = lowering.element(self, running, *eqn.invars, **eqn.params)
+            if step:
+                before = [i + (1 if reverse else -1) if k == axis else i for k, i in enumerate(index)]
+                node = self.apply(lowering.step, self._run_up_to(eqn, lowering, before), *found, dtype=found[-1].dtype)
+            else:
+                node = found[-1]
+            self._read[key] = node
+        return self._read[key]
 
     def _unrolled(self, eqn: Eqn, lowering: Reduction, index: Index) -> Node:
         """One element of a short reduction, as a sum of terms."""

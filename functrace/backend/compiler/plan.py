@@ -238,23 +238,30 @@ class Plan:
                     effects = time + 2
                 self._plan_call(CallStep(time, eqn, lowering))
                 continue
-            out = eqn.outvars[0]
-            if _is_small(eqn, lowering):
-                self._plan_small(eqn, lowering, waits)
-            elif not isinstance(lowering, Reduction) and out not in self.stored:
-                self._plan_virtual(eqn, lowering, waits)
-                if self.depth[out] > _DEEPEST:
-                    self.stored.add(out)
-                    return True
-            elif not self._plan_view(eqn, lowering):
-                try:
-                    self._plan_root(eqn, lowering, waits)
-                except NotAffineError as error:
-                    self._store_operands(error.eqn or eqn, eqn)
-                    return True
+            try:
+                self._plan_equation(eqn, lowering, waits)
+            except NotAffineError as error:
+                self._store_operands(error.eqn or eqn, eqn)
+                return True
+            if self.depth.get(eqn.outvars[0], 0) > _DEEPEST:
+                self.stored.add(eqn.outvars[0])
+                return True
         wanted = self._read_too_often()
         self.stored |= wanted
         return bool(wanted)
+
+    def _plan_equation(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
+        """An operation on elements.
+
+        Raises:
+            NotAffineError: something has to be stored first.
+        """
+        if _is_small(eqn, lowering):
+            self._plan_small(eqn, lowering, waits)
+        elif not isinstance(lowering, Reduction) and eqn.outvars[0] not in self.stored:
+            self._plan_virtual(eqn, lowering, waits)
+        elif not self._plan_view(eqn, lowering):
+            self._plan_root(eqn, lowering, waits)
 
     def _waits(self, eqn: Eqn) -> frozenset[Step]:
         found: frozenset[Step] = frozenset()
@@ -309,8 +316,10 @@ class Plan:
         step = SmallStep(max((w.time + w.time % 2 for w in waits), default=0), eqn)
         self.reading = step
         indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*out.aval.shape)]
-        nodes = [self.registers.through(eqn, lowering, index) for index in indices]
-        self.reading = None
+        try:
+            nodes = [self.registers.through(eqn, lowering, index) for index in indices]
+        finally:
+            self.reading = None
         self.places[out] = Small(out.aval.shape, out.aval.dtype, nodes)
         self.waits[out] = frozenset([step])
         step.writes = [out]
@@ -332,11 +341,7 @@ class Plan:
         return True
 
     def _plan_root(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
-        """Finds or makes the nest of a stored array or reduction.
-
-        Raises:
-            NotAffineError: something has to be stored first.
-        """
+        """Finds or makes the nest of a stored array or reduction."""
         out = eqn.outvars[0]
         avals = [a.aval for a in eqn.invars]
         space = lowering.space(*avals, **eqn.params) if isinstance(lowering, Reduction) else out.aval.shape
