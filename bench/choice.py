@@ -7,6 +7,7 @@ all modes take turns in each round. The last line says for how many programs the
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -71,7 +72,7 @@ def waist(n: int, narrow: int, m: int, depth: int) -> Program:
 def layers(n: int, m: int, depth: int = 2) -> Program:
     rng = np.random.default_rng(n * m)
     widths = [n] * depth + [m]
-    weights = [rng.normal(size=(b, a)) / np.sqrt(a) for a, b in zip(widths, widths[1:], strict=False)]
+    weights = [rng.normal(size=(b, a)) / np.sqrt(a) for a, b in itertools.pairwise(widths)]
 
     def f(x: Any) -> Any:
         for w in weights:
@@ -134,7 +135,8 @@ def measure(program: Program, rounds: int, turn: float) -> Row:
     results = {mode: call(program.x) for mode, call in calls.items()}
     for mode, result in results.items():
         scale = max(float(np.max(np.abs(results["auto"]))), 1e-300)
-        np.testing.assert_allclose(result, results["auto"], rtol=0, atol=1e-10 * scale, err_msg=f"{program.name} {mode}")
+        name = f"{program.name} {mode}"
+        np.testing.assert_allclose(result, results["auto"], rtol=0, atol=1e-10 * scale, err_msg=name)
     start = time.perf_counter()
     calls["auto"](program.x)
     count = max(1, int(turn / (time.perf_counter() - start)))

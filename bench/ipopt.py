@@ -137,8 +137,8 @@ def to_markdown(rows: list[dict[str, Any]]) -> str:
     lines = [
         "## bench: IPOPT",
         "",
-        f"{host['cpu']}, {host['cores']} cores, Python {host['python']}. Medians of interleaved rounds; the ratio is that "
-        "of the time on derivatives (set-up and callbacks) to functrace's.",
+        f"{host['cpu']}, {host['cores']} cores, Python {host['python']}. Medians of interleaved rounds; the ratio is "
+        "that of the time on derivatives (set-up and callbacks) to functrace's.",
         "",
         "| n | derivatives by | iterations | set-up | callbacks | both | whole solve | ratio |",
         "|---" * 8 + "|",

@@ -41,9 +41,10 @@ def gradient(steps: int, checkpoint: Any) -> Callable[[np.ndarray], np.ndarray]:
     forcing = np.cos(np.arange(64.0))
 
     def loss(x: Any) -> Any:
-        last, _ = lax.scan(
-            lambda h, _: (h + 0.01 * (forcing * np.sin(h) - h * h * h), None), x, None, length=steps, checkpoint=checkpoint
-        )
+        def step(h: Any, _: None) -> Any:
+            return h + 0.01 * (forcing * np.sin(h) - h * h * h), None
+
+        last, _ = lax.scan(step, x, None, length=steps, checkpoint=checkpoint)
         return np.sum(last * last)
 
     return functrace.grad(loss)

@@ -1,8 +1,8 @@
 """Logistic regression by Newton's method: with the exact Hessian six steps do what takes gradient descent thousands.
 
 The loss is written once. `optimize.Problem` traces it and gives value, gradient, Hessian and Hessian-vector products
-from shared compiled programs; a Newton iteration of ten lines uses the Hessian, SciPy's Newton-CG the products. Both are
-held against the classical formula (iteratively reweighted least squares), and the covariance of the weights, which
+from shared compiled programs; a Newton iteration of ten lines uses the Hessian, SciPy's Newton-CG the products. Both
+are held against the classical formula (iteratively reweighted least squares), and the covariance of the weights, which
 statistics reads off the inverse Hessian, comes for free.
 
 Run it with `python examples/logistic_newton.py`.

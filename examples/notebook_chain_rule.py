@@ -76,7 +76,9 @@ for mode, marks in {"fwd-rev": ("bar", "dot"), "rev-fwd": ("bar",), "rev-rev": (
     np.testing.assert_allclose(column, closed_form[:, 0], rtol=1e-14)
     print(f"{mode}: first column of the Hessian {column}")
 
-entry = trace_table(f)(*POINT, mode="fwd-fwd", tangents=(1.0, 0.0), second_tangents=(0.0, 1.0)).value("y", "dot", "prime")
+entry = trace_table(f)(*POINT, mode="fwd-fwd", tangents=(1.0, 0.0), second_tangents=(0.0, 1.0)).value(
+    "y", "dot", "prime"
+)
 np.testing.assert_allclose(entry, closed_form[0, 1], rtol=1e-14)
 print(f"fwd-fwd: entry (0, 1) of the Hessian {entry}")
 

@@ -77,7 +77,7 @@ lying = height(hanging) < 1e-6
 print(f"{lying.sum()} of {N} masses lie on the ground")
 assert height(hanging).min() > -1e-7 and 0 < lying.sum() < N
 
-# %% How good is it? The conditions of Karush, Kuhn and Tucker: forces balance, and only the ground that is touched pushes
+# %% How good is it? Forces balance, and only the ground that is touched pushes (Karush, Kuhn and Tucker)
 
 push = np.asarray(solution.multipliers)
 balance = ft.grad(energy)(hanging) + ft.vjp(height, hanging)[1](push)[0]

@@ -24,6 +24,7 @@ from functrace.transforms import custom_jvp as custom_jvp
 from functrace.transforms import custom_vjp as custom_vjp
 from functrace.transforms import eval_jaxpr as eval_jaxpr
 from functrace.transforms import eval_shape as eval_shape
+from functrace.transforms import explain as explain
 from functrace.transforms import fwd_and_rev as fwd_and_rev
 from functrace.transforms import grad as grad
 from functrace.transforms import hessian as hessian

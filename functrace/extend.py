@@ -12,6 +12,7 @@
 - `Primitive`: the record itself, for everything else; its rules are described in `functrace.core.primitive`.
 - `ShapedArray`, `aval_of`: types of values, which `abstract_eval` takes and gives.
 - `is_linear`: which operands of a transpose rule are linear. `Masked`: cotangents with dead elements.
+- `Kink`: where a primitive is not differentiable, for `functrace.inspect.kinks`.
 - `Series`, `coefficient_of`, `product_coefficient`: for `taylor` rules.
 - `broadcast`, `reduce_sum`, `reshape`, `zeros`, `zero_of`: what rules are most often written in, beside NumPy.
 - `kernel_address`: a Numba kernel as a C function, for code that calls it by address.
@@ -22,6 +23,7 @@ A rule may use NumPy functions and operators on its values: they may be arrays o
 
 from functrace.backend.kernels.native import NativeKernel as NativeKernel
 from functrace.backend.kernels.native import kernel_address as kernel_address
+from functrace.core.primitive import Kink as Kink
 from functrace.core.primitive import Masked as Masked
 from functrace.core.primitive import Primitive as Primitive
 from functrace.core.primitive import is_linear as is_linear

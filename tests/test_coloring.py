@@ -9,6 +9,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench import coloring as bench
 from functrace.errors import ArgumentError, InputError, ShapeError
 from functrace.sparse import Structure, _greedy, coloring
 from functrace.sparse._by_position import columns_by_position, is_star_coloring
@@ -404,3 +405,8 @@ def test_errors_say_what_to_do():
         column_coloring("dense")
     for found in (column_coloring(band(3, 1)), bicoloring(arrow(9))):
         assert "colour" in repr(found)
+
+
+def test_the_bench_runs(capsys, tmp_path):
+    assert bench.main(["--smoke", "--json", str(tmp_path / "out.json"), "--md", str(tmp_path / "out.md")]) == 0
+    assert capsys.readouterr().out == (tmp_path / "out.md").read_text(encoding="utf-8")

@@ -241,8 +241,11 @@ def loop(h):
     return lax.scan(lambda h, _: (np.sin(h) * 0.9, h.sum()), h, None, length=2000)
 
 
-def energy(x, f=layered(80)):
-    return (f(x) ** 2).sum()
+LAYERED = layered(80)
+
+
+def energy(x):
+    return (LAYERED(x) ** 2).sum()
 
 
 LONG, MATRIX = RNG.normal(size=60_000), RNG.normal(size=(200, 300))

@@ -73,7 +73,9 @@ def test_drawings_are_current():
     drawings = runpy.run_path(str(DOCS / "make_drawings.py"))["drawings"]()
     assert {path.name for path in (DOCS / "drawings").iterdir()} == set(drawings)
     for name, drawing in drawings.items():
-        assert (DOCS / "drawings" / name).read_text(encoding="utf-8") == drawing.svg() + "\n", f"run make_drawings: {name}"
+        assert (DOCS / "drawings" / name).read_text(encoding="utf-8") == drawing.svg() + "\n", (
+            f"run make_drawings: {name}"
+        )
 
 
 def test_a_wrong_output_is_noticed():

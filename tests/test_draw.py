@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import functrace as ft
@@ -200,6 +200,7 @@ def graphs(draw_):
 
 
 @given(graphs())
+@settings(max_examples=25)
 def test_layouts_are_legible(graph):
     sizes, links = graph
     layout = layered(sizes, links)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import functrace
 import functrace.numpy as fnp
 from functrace.core.ir import check_jaxpr
+from functrace.interpreters.sparsity import hessian_structure
 from functrace.sparse.elements import element_hessian, element_jacobian
 
 
@@ -296,11 +297,38 @@ def test_single_precision():
         lambda x: np.sum(np.cumsum(x) ** 2),
         lambda x: np.sum(x**2) ** 2,
         lambda x: np.sort(x) @ x,
+        lambda x: recurrence(x, 2000),
     ],
-    ids=["logsumexp", "solve", "cumsum", "square of sum", "sort"],
+    ids=["logsumexp", "solve", "cumsum", "square of sum", "sort", "recurrence"],
 )
 def test_what_does_not_separate_gives_none(f):
     assert element_hessian(program(f, np.linspace(0.5, 1, 40))) is None
+
+
+def recurrence(x, steps):
+    y = x[0]
+    for k in range(steps):
+        y = np.sin(y * x[k % 40])
+    return y
+
+
+def test_python_loop_over_elements():
+    def f(x):
+        return sum(100 * (x[i + 1] - x[i] ** 2) ** 2 + (1 - x[i]) ** 2 for i in range(x.size - 1))
+
+    x = np.linspace(-1, 1, 20)
+    hessian = check_hessian(f, x, traced=False)
+    assert hessian.nnz == 39
+
+
+@pytest.mark.parametrize("name", _forms())
+def test_structure_is_that_of_the_dependence_interpreter(name):
+    x = np.array([0.3, -0.7, 1.1, 0.9, -0.2, 0.6])
+    closed = program(_forms()[name], x)
+    rows, cols = hessian_structure(closed, [True])
+    hessian = element_hessian(closed)
+    lower = {(int(i), int(j)) for i, j in zip(rows, cols, strict=True) if i >= j}
+    assert lower == set(zip(hessian.rows.tolist(), hessian.cols.tolist(), strict=True))
 
 
 # dead elements

@@ -527,7 +527,14 @@ def test_a_wrong_colouring_is_refused():
 # Random sparse programs
 
 
-UNARY = (np.sin, np.exp, lambda v: v * v, lambda v: 2.0 * v + 1.0, np.tanh, lambda v: np.where(v > 0, v * v, np.sin(v)))
+UNARY = (
+    np.sin,
+    lambda v: np.exp(-v * v),
+    lambda v: v * v,
+    lambda v: 2.0 * v + 1.0,
+    np.tanh,
+    lambda v: np.where(v > 0, v * v, np.sin(v)),
+)
 BINARY = (np.multiply, np.add, lambda a, b: a * np.cos(b), np.subtract)
 
 
@@ -580,6 +587,10 @@ def point_of(n, seed):
     return np.random.default_rng(seed).uniform(0.2, 0.9, n)
 
 
+def same(actual, expected, rtol=1e-9):
+    np.testing.assert_allclose(actual, expected, rtol=rtol, atol=rtol * max(1.0, np.abs(expected).max(initial=0.0)))
+
+
 @given(programs())
 @settings(max_examples=40)
 def test_random_programs_have_the_dense_jacobian(uncompiled, program):
@@ -587,8 +598,7 @@ def test_random_programs_have_the_dense_jacobian(uncompiled, program):
     x = point_of(n, seed)
     expected = ft.jacfwd(function)(x)
     for mode in MODES:
-        prepared = jacobian(function, mode).prepare(x, check=True)
-        np.testing.assert_allclose(prepared(x).toarray(), expected, rtol=1e-9, atol=1e-9)
+        same(jacobian(function, mode).prepare(x, check=True)(x).toarray(), expected)
 
 
 @given(programs())
@@ -602,9 +612,7 @@ def test_random_programs_have_the_dense_hessian(uncompiled, program):
 
     expected = ft.hessian(scalar)(x)
     for method in METHODS:
-        prepared = hessian(scalar, method).prepare(x, check=True)
-        scale = max(1.0, float(np.abs(expected).max()))
-        np.testing.assert_allclose(prepared(x).toarray(), expected, rtol=1e-9, atol=1e-9 * scale)
+        same(hessian(scalar, method).prepare(x, check=True)(x).toarray(), expected)
 
 
 @pytest.mark.slow
@@ -616,7 +624,20 @@ def test_random_programs_further(uncompiled, program):
     dense = ft.jacfwd(function)
     for mode in MODES:
         prepared = jacobian(function, mode).prepare(x)
-        np.testing.assert_allclose(prepared(x).toarray(), dense(x), rtol=1e-9, atol=1e-9)
-        further = ft.jacfwd(prepared.values)(x)
-        expected = ft.jacfwd(dense)(x)[prepared.rows, prepared.cols]
-        np.testing.assert_allclose(further, expected, rtol=1e-8, atol=1e-8 * max(1.0, np.abs(expected).max(initial=0)))
+        same(prepared(x).toarray(), dense(x))
+        same(ft.jacfwd(prepared.values)(x), ft.jacfwd(dense)(x)[prepared.rows, prepared.cols], 1e-8)
+
+
+@pytest.mark.slow
+@given(programs())
+@settings(max_examples=1000)
+def test_random_programs_further_hessians(uncompiled, program):
+    function, n, seed = program
+    x, weights = point_of(n, seed), point_of(n, seed + 1)
+
+    def scalar(x):
+        return np.sum(weights * function(x))
+
+    for method in METHODS:
+        prepared = hessian(scalar, method).prepare(x, check=True)
+        same(prepared(x).toarray(), ft.hessian(scalar)(x))

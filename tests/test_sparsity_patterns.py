@@ -438,3 +438,31 @@ def test_pictures():
     assert len(axes.lines[0].get_xdata()) == 98
     matplotlib.pyplot.close(axes.figure)
     assert str(Pattern((0, 3), [], [])) == "0x3, 0 nonzeros"
+
+
+def test_a_primitive_without_rule_is_dense(monkeypatch):
+    monkeypatch.setattr(functrace.primitives.elementwise.sin, "sparsity", None)
+    assert jacobian_pattern(np.sin)(np.ones(4)).nnz == 16
+    pattern = hessian_pattern(lambda x: fnp.sum(fnp.sin(x[:3])) + x[3] * x[4])(np.ones(5))
+    assert pattern.nnz == 9 + 2
+
+
+def test_effects_do_not_happen_while_patterns_are_found():
+    seen = []
+
+    def f(x):
+        functrace.debug.callback(seen.append, 1.0)
+        functrace.jit(lambda: functrace.debug.callback(seen.append, 2.0))()
+        return x * 2.0
+
+    assert jacobian_pattern(f)(np.ones(2)).nnz == 2 and not seen
+
+
+def test_patterns_inside_of_transformations():
+    def f(x):
+        scale = x * 2.0
+        pattern = jacobian_pattern(lambda y: y[1:] * scale[1:])(np.ones(3))
+        assert pattern.nnz == 2
+        return fnp.sum(scale)
+
+    assert np.array_equal(functrace.grad(f)(np.ones(3)), [2.0, 2.0, 2.0])

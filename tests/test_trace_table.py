@@ -8,6 +8,7 @@ import pytest
 
 import functrace as ft
 from functrace import lax
+from functrace.core.types import aval_of
 from functrace.errors import ArgumentError, InputError, TangentError
 from functrace.inspect import trace_table
 from functrace.inspect.formula import Latex, Symbol, Text, formula_of, number
@@ -305,11 +306,46 @@ def test_formulas_keep_their_meaning():
         np.testing.assert_allclose(table.value(table.rows[-1]), value)
 
 
+def test_contractions_are_written_as_products():
+    """What is printed of a product of vectors and matrices means what it says in NumPy."""
+    rng = np.random.default_rng(0)
+    A, B, u = rng.normal(size=(3, 3)), rng.normal(size=(3, 3)), rng.normal(size=3)
+
+    def f(A, B, u):
+        return (
+            np.sum(np.sin(A @ B.T @ u)) * (u @ B @ u)
+            + np.sum(A.T @ B, axis=0)[1]
+            + np.outer(u, u)[0, 1]
+            + np.sum(np.sum(A, axis=1) ** 2 + (B / np.sum(B, axis=1, keepdims=True))[1])
+        )
+
+    table = trace_table(f)(A, B, u, mode="reverse")
+    known = {Text().symbol(s): v for s, v in table.values.items()}
+    count = 0
+    for row in table.rows:
+        for marks in ((), ("bar",)):
+            cell = table.cell(row, *marks)
+            if cell is None or cell.expression is None or not re.search("@|outer|sum|newaxis|reshape", cell.formula):
+                continue
+            if "place" in cell.formula:
+                continue
+            text = cell.formula.replace("·", "*")
+            names = {}
+            for i, name in enumerate(sorted(known, key=len, reverse=True)):
+                text = re.sub(rf"(?<![\w']){re.escape(name)}(?!\w|[\u0300-\u036f])", f"_{i}_", text)
+                names[f"_{i}_"] = known[name]
+            numpy = {n: getattr(np, n) for n in ("outer", "transpose", "sum", "cos", "reshape", "newaxis")}
+            value = eval(text, {**numpy, **names})
+            np.testing.assert_allclose(value, cell.value, rtol=1e-12, err_msg=cell.formula)
+            count += 1
+    assert count > 12
+
+
 def test_every_formula_can_be_written():
     """The formula of each primitive case names operands only, and both dialects print it."""
     for case in CASES:
         names = [Symbol(n) for n in "abcdefghijklmnop"[: len(case.operands)]]
-        expression = formula_of(case.primitive, names, case.params)
+        expression = formula_of(case.primitive, names, [aval_of(o) for o in case.operands], case.params)
         for dialect in (Text(), Latex()):
             assert dialect(expression)
         unknown = {n for n in re.findall(r"\b[x-z]\b", Text()(expression))}

@@ -67,7 +67,7 @@ def run_here(selected: Sequence[Row], dispatch: str, names: Sequence[str], effor
         names = [name for name in names if name in ("functrace", "jax")]
     if "jax" in names:
         try:
-            import jax  # noqa: PLC0415, TID253
+            import jax
 
             jax.config.update("jax_cpu_enable_async_dispatch", dispatch == "async")
         except ModuleNotFoundError:
@@ -84,6 +84,8 @@ def run_here(selected: Sequence[Row], dispatch: str, names: Sequence[str], effor
             timings += measure(scenario, peers, effort)
         except WrongResult as error:
             wrong.append(str(error))
+        except Exception as error:  # one case that fails is reported, and the others run
+            wrong.append(f"{scenario.name}: {type(error).__name__}: {error}")
     progress.close()
     return {
         "timings": [asdict(t) for t in timings],
@@ -146,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
             *table(verdicts),
             "",
             summary(verdicts),
-            *(f"\nWRONG RESULT, not timed: {w}" for w in wrong),
+            *(f"\nWRONG OR FAILED, not timed: {w}" for w in wrong),
             "",
         ]
     )

@@ -75,9 +75,12 @@ def judge(row: Row, runs: Mapping[str, Sequence[Timing]]) -> list[Verdict]:
         ours = value(found[BASELINE])
         ratios = []
         for peer, factor in row.faster.items():
-            inside = [ratio_to(t, run, row.first) for run in runs.values() for t in run if (t.scenario, t.peer) == (name, peer)]
-            if inside:
-                ratios.append(min(inside) / factor)
+            theirs = (name, peer)
+            ratios += [
+                min(ratio_to(t, run, row.first) for t in run if (t.scenario, t.peer) == theirs) / factor
+                for run in runs.values()
+                if any((t.scenario, t.peer) == theirs for t in run)
+            ]
         for part, limit in row.at_most.items():
             if part in name:
                 ratios.append(limit * found[BASELINE].operations / ours)

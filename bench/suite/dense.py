@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def large_network(smoke: bool) -> Scenario:
     """Value and gradient of a softmax classifier 784-512-512-10, batch 128, in single precision."""
     widths, batch = ((20, 16, 16, 10), 8) if smoke else ((784, 512, 512, 10), 128)
     rng = np.random.default_rng(0)
-    weights = [rng.normal(size=(a, b)) / np.sqrt(a) for a, b in zip(widths, widths[1:], strict=False)]
+    weights = [rng.normal(size=(a, b)) / np.sqrt(a) for a, b in pairwise(widths)]
     weights = [w.astype(np.float32) for w in weights]
     x = rng.normal(size=(batch, widths[0])).astype(np.float32)
     target = np.eye(10, dtype=np.float32)[rng.integers(0, 10, batch)]

@@ -98,7 +98,7 @@ def residuals(peer: Peer, offsets: np.ndarray, used: np.ndarray) -> Callable[[An
 
 def casadi_residuals(offsets: np.ndarray, used: np.ndarray, mesh: tuple[np.ndarray, ...], seen: np.ndarray) -> Any:
     """The same as one column of numbers; what is constant is put in as numbers, as CasADi's users do."""
-    import casadi  # noqa: PLC0415
+    import casadi
 
     points, weights = mesh[1][:, used], mesh[2][:, used]
 

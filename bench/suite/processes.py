@@ -72,7 +72,7 @@ def resident() -> int:
 def child(program: str, name: str) -> None:
     peer = LOADERS[name]()
     if name == "jax":
-        import jax  # noqa: PLC0415
+        import jax
 
         jax.config.update("jax_compilation_cache_dir", os.environ["FUNCTRACE_CACHE_DIR"] + "/jax")
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

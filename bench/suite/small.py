@@ -90,7 +90,7 @@ def hs71_hessian() -> Scenario:
     def setup(peer: Peer) -> Callable[[], Any]:
         hessian = peer.jit((peer.jacrev if peer.name == "autograd" else peer.jacfwd)(peer.grad(lagrangian)))
         if peer.name == "torch":
-            import torch  # noqa: PLC0415
+            import torch
 
             hessian = torch.func.hessian(lagrangian)
         return in_and_out(peer, hessian, HS71_START, multipliers)
@@ -173,5 +173,9 @@ def rows(smoke: bool) -> Iterator[Row]:
     unrolled = rk4_gradient(10 if smoke else 1_000)
     yield Row(name="RK4 unrolled", bar="no slower than CasADi", scenarios=[unrolled], faster={"casadi": 1.0})
     yield Row(
-        name="RK4 unrolled, first call", bar="no later than CasADi", scenarios=[unrolled], faster={"casadi": 1.0}, first=True
+        name="RK4 unrolled, first call",
+        bar="no later than CasADi",
+        scenarios=[unrolled],
+        faster={"casadi": 1.0},
+        first=True,
     )

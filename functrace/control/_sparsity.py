@@ -234,7 +234,7 @@ def of_linear_call(operands: list[Any], avals: list[ShapedArray], /, *, apply: F
 def of_custom_jvp(
     operands: list[Any], outs: list[ShapedArray], *, rule: Function, constants: int, **params: Any
 ) -> list[Any]:
-    """Tangents depend on tangents as the outputs on the arguments; where on a value too, there is a second derivative."""
+    """Tangents depend on tangents as outputs on arguments; where on a value too, there is a second derivative."""
     arguments = operands[constants:]
     avals = [aval_of(x) for x in arguments]
     active = [a for a in avals if is_inexact(a.dtype)]

@@ -14,8 +14,8 @@ from functrace.control._sparsity import of_program
 from functrace.control.linearity import require_linear
 from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
-from functrace.core.lowering import Inline
 from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants
+from functrace.core.lowering import Inline
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray

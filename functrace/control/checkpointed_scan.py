@@ -8,6 +8,7 @@ respect it is the scan, and its rules are those of the scan.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -189,7 +190,7 @@ class _Loop:
         constants, state, inputs = split(operands, *self.sizes)
         kept, pieces = [], []
         places = [0, *self.first_kept(), self.blocks]
-        for start, stop in zip(places, places[1:], strict=False):
+        for start, stop in itertools.pairwise(places):
             if start:
                 kept.append(state)
             outs = self.run(constants, state, inputs, start, stop)

@@ -1,8 +1,8 @@
 """Revolve: the order in which a chain of steps is run, stored and reversed when only so many states can be kept.
 
-A. Griewank and A. Walther, Algorithm 799: Revolve, an implementation of checkpointing for the reverse or adjoint mode of
-computational differentiation (2000). With s snapshots, the initial state among them, and every step run at most r times
-before it is reversed, a chain of binomial(s + r, s) steps can be reversed, and no schedule does better.
+A. Griewank and A. Walther, Algorithm 799: Revolve, an implementation of checkpointing for the reverse or adjoint mode
+of computational differentiation (2000). With s snapshots, the initial state among them, and every step run at most r
+times before it is reversed, a chain of binomial(s + r, s) steps can be reversed, and no schedule does better.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from functrace.control.call import derive, simplified
 from functrace.control.calls import linear_call
 from functrace.control.linearity import require_linear
 from functrace.control.unrolled import linearize_now, needs_values
-from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
 from functrace.core.evaluate import python_function
+from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, Literal, Var, eval_jaxpr, hoist_constants, live_eqns
 from functrace.core.primitive import Masked, Primitive, is_linear
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray

@@ -18,13 +18,16 @@ Rules, in the order they always stand:
 - `stage(args, params)`: optional, for primitives that carry Python functions; the operands and parameters to record.
 - `taylor(order, operands, out, **params)`: optional, a recurrence for Taylor coefficients; see `interpreters.taylor`.
 - `fold(operands, **params)`: optional, the atom that the output equals where the operation changes nothing, or None.
+- `uniform(operands, **params)`: optional, the number that all elements of the output equal, or None.
 - `unfold(run, *operands, **params)`: optional, for primitives that hold programs they run at values: the list of outputs,
   each program (a jaxpr or a function) run by `run(program, *values)`, so that an interpreter can look inside.
 - `kink`: optional, a `Kink`: where the operation is not differentiable, and what it is on either side; read by
   `inspect.kinks`.
-- `formula`: optional text for people, an expression of the operands `x, y, z, w` in Python's syntax, or a function of
-  the parameters that gives it; by default the primitive's name applied to the operands.
-- `lower`, `sparsity`, `cost`: read by the compiler, the sparsity interpreter and the cost interpreter.
+- `formula`: optional text for people, an expression of the operands `x, y, z, w` in Python's syntax, or a function
+  `formula(*avals, **params)` that gives it; by default the primitive's name applied to the operands.
+- `sparsity(operands, outs, **params)`: optional, which elements each output depends on, and how; see `core.structure`.
+  Without it every element depends on every element.
+- `lower`, `cost`: read by the compiler and the cost interpreter.
 
 `impl`, `abstract_eval` and `bind` give one value, or a list when `multiple`; the other rules always give lists.
 All rules but `impl` and `lower` are written in primitives, so that each can itself be transformed.
@@ -45,7 +48,8 @@ __all__ = ["Kink", "Masked", "Primitive", "is_linear", "primitives"]
 _registry: dict[str, Primitive] = {}
 
 _RULES = (
-    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "unfold",
+    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "uniform",
+    "unfold",
     "kink", "lower", "sparsity", "cost",
 )  # fmt: skip
 
@@ -119,6 +123,7 @@ class Primitive:
         stage: Callable[..., Any] | None = None,
         taylor: Callable[..., Any] | None = None,
         fold: Callable[..., Any] | None = None,
+        uniform: Callable[..., Any] | None = None,
         unfold: Callable[..., list[Any]] | None = None,
         kink: Kink | None = None,
         formula: str | Callable[..., str] | None = None,
@@ -148,6 +153,7 @@ class Primitive:
         self.stage = stage
         self.taylor = taylor
         self.fold = fold
+        self.uniform = uniform
         self.unfold = unfold
         self.kink = kink
         self.formula = formula

@@ -172,7 +172,7 @@ def moving(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: An
     return Work()
 
 
-def counted(count: Callable[..., int], *, dense: bool = False, scratch: Callable[..., int] | None = None) -> Rule:
+def counted(count: Callable[..., float], *, dense: bool = False, scratch: Callable[..., float] | None = None) -> Rule:
     """A rule from a formula.
 
     Args:

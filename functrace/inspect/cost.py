@@ -1,4 +1,4 @@
-"""`cost`: what a call will take, in arithmetic, memory traffic and memory, found from its program without running it."""
+"""`cost`: what a call will take, in arithmetic, memory traffic and memory, found from its program."""
 
 from __future__ import annotations
 
@@ -44,7 +44,10 @@ def cost(fun: Callable[..., Any], by: str | None = None) -> Callable[..., Any]:
     check_callable(fun, "cost")
     if by not in (None, "line"):
         raise ArgumentError(
-            "cost is given as a whole or by line", where=user_line(), got=f"by={by!r}", remedy='leave out by, or by="line"'
+            "cost is given as a whole or by line",
+            where=user_line(),
+            got=f"by={by!r}",
+            remedy='leave it out, or give by="line"',
         )
 
     @functools.wraps(fun)

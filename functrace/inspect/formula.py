@@ -16,9 +16,10 @@ import numpy as np
 
 from functrace.core.ir import Atom, Jaxpr, Literal, Var, is_scalar
 from functrace.core.primitive import Primitive
+from functrace.core.types import ShapedArray
 
 __all__ = ["Apply", "Constant", "Dialect", "Expression", "Latex", "Markup", "Part", "Symbol", "Text", "expressions",
-           "formula_of", "number"]  # fmt: skip
+           "formula_of", "number", "written"]  # fmt: skip
 
 
 class Symbol(NamedTuple):
@@ -79,11 +80,17 @@ _OPERATORS: dict[type, str] = {
 # from programs to expressions
 
 
-def formula_of(primitive: Primitive, operands: Sequence[Expression], params: Mapping[str, Any]) -> Expression:
-    """One application of a primitive, as it declares itself."""
+def written(primitive: Primitive, avals: Sequence[ShapedArray], params: Mapping[str, Any]) -> str | None:
+    """How a primitive says that it is written; None if it does not."""
     formula = primitive.formula
-    if callable(formula):
-        formula = formula(**params)
+    return formula(*avals, **params) if callable(formula) else formula
+
+
+def formula_of(
+    primitive: Primitive, operands: Sequence[Expression], avals: Sequence[ShapedArray], params: Mapping[str, Any]
+) -> Expression:
+    """One application of a primitive to operands of these types, as it declares itself."""
+    formula = written(primitive, avals, params)
     if formula is None:
         name = params.get("name")
         return Apply(name if isinstance(name, str) else primitive.name, tuple(operands))
@@ -102,6 +109,8 @@ def _parsed(node: ast.AST, operands: Mapping[str, Expression]) -> Expression:
             return _operation(_OPERATORS[type(op)], _parsed(left, operands), _parsed(right, operands))
         case ast.Compare(left=left, ops=[op], comparators=[right]):
             return Apply(_OPERATORS[type(op)], (_parsed(left, operands), _parsed(right, operands)))
+        case ast.Tuple():
+            return Symbol(ast.unparse(node))
         case ast.Call(func=ast.Name(id=name), args=args):
             return Apply(name, tuple(_parsed(a, operands) for a in args))
         case ast.Subscript(value=whole, slice=index):
@@ -162,7 +171,8 @@ def expressions(jaxpr: Jaxpr, names: Mapping[Var, Expression]) -> list[Expressio
         return Constant(atom.val) if isinstance(atom, Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
-        whole = formula_of(eqn.primitive, [expression(a) for a in eqn.invars], eqn.params)
+        operands = [expression(a) for a in eqn.invars]
+        whole = formula_of(eqn.primitive, operands, [a.aval for a in eqn.invars], eqn.params)
         if not eqn.primitive.multiple or (len(eqn.outvars) == 1 and eqn.primitive.family == "control"):
             env[eqn.outvars[0]] = whole
         else:

@@ -154,7 +154,7 @@ class _KinkTrace(Watching, JVPTrace):
         names = [Symbol(n) for n in "xyzw"[: len(primals)]]
         self.found.append(
             ActiveKink(
-                Text()(formula_of(primitive, names, params)),
+                Text()(formula_of(primitive, names, [aval_of(p) for p in primals], params)),
                 primitive.kink.what,
                 self.line(),
                 self.place(),

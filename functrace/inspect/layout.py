@@ -9,6 +9,7 @@ and labels by construction: a layer is a band, which an edge crosses only where 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -172,50 +173,52 @@ def _chain(cells: list[_Cell], link: Link) -> list[int]:
 def _order(cells: list[_Cell], layers: list[list[int]]) -> None:
     """Sort each layer by barycentres of its neighbours, down and up; the order with the fewest crossings stays."""
     best = [list(layer) for layer in layers]
-    fewest = _crossings(cells, layers)
-    for sweep in range(_SWEEPS):
-        down = sweep % 2 == 0
+    position = {i: k for layer in layers for k, i in enumerate(layer)}
+    fewest = _crossings(cells, layers, position)
+    for turn in range(_SWEEPS):
+        down = turn % 2 == 0
         for layer in layers if down else reversed(layers):
-            position = _positions(layers)
             keys = {}
             for i in layer:
                 near = cells[i].above if down else cells[i].below
                 keys[i] = sum(position[j] for j in near) / len(near) if near else float(position[i])
             layer.sort(key=keys.__getitem__)
-        _swap(cells, layers)
-        count = _crossings(cells, layers)
+            position.update((i, k) for k, i in enumerate(layer))
+        _swap(cells, layers, position)
+        count = _crossings(cells, layers, position)
         if count < fewest:
             fewest, best = count, [list(layer) for layer in layers]
+        if not count:
+            break
     for layer, order in zip(layers, best, strict=True):
         layer[:] = order
 
 
-def _positions(layers: list[list[int]]) -> dict[int, int]:
-    return {i: k for layer in layers for k, i in enumerate(layer)}
-
-
-def _swap(cells: list[_Cell], layers: list[list[int]]) -> None:
-    """Exchange neighbours while that removes crossings."""
-    position = _positions(layers)
+def _swap(cells: list[_Cell], layers: list[list[int]], position: dict[int, int]) -> None:
+    """Exchange neighbours where that removes crossings."""
     for layer in layers:
         for k in range(len(layer) - 1):
             i, j = layer[k], layer[k + 1]
-            before = after = 0
-            for near in ("above", "below"):
-                a, b = ([position[n] for n in getattr(cells[c], near)] for c in (i, j))
-                before += sum(p > q for p in a for q in b)
-                after += sum(q > p for p in a for q in b)
-            if after < before:
+            saved = 0
+            for first, second in ((cells[i].above, cells[j].above), (cells[i].below, cells[j].below)):
+                for p in first:
+                    for q in second:
+                        saved += (position[p] > position[q]) - (position[p] < position[q])
+            if saved > 0:
                 layer[k], layer[k + 1] = j, i
                 position[i], position[j] = k + 1, k
 
 
-def _crossings(cells: list[_Cell], layers: list[list[int]]) -> int:
-    position = _positions(layers)
+def _crossings(cells: list[_Cell], layers: list[list[int]], position: dict[int, int]) -> int:
+    """How many pairs of links cross: inversions among the ends of the links between two layers."""
     total = 0
     for layer in layers:
-        ends = [position[j] for i in layer for j in sorted(cells[i].below, key=position.__getitem__)]
-        total += sum(a > b for k, a in enumerate(ends) for b in ends[k + 1 :])
+        ends: list[int] = []
+        for i in layer:
+            for end in sorted([position[j] for j in cells[i].below]):
+                place = bisect.bisect_right(ends, end)
+                total += len(ends) - place
+                ends.insert(place, end)
     return total
 
 

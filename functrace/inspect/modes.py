@@ -24,7 +24,7 @@ from functrace.interpreters.cost import Cost, jaxpr_cost
 from functrace.interpreters.linearize import linearize
 from functrace.interpreters.simplify import simplify
 from functrace.transforms import grad, hessian, hvp, jacfwd, jacobian, jacrev, make_jaxpr
-from functrace.transforms._choice import Plan, choose
+from functrace.transforms._choice import Plan, choose, decide
 from functrace.transforms._flatten import FlatFunction, argument_positions, check_callable, export
 from functrace.util import user_line
 
@@ -254,8 +254,8 @@ def _plan(fun: Callable[..., Any], x: Any, derivative: str) -> tuple[int, int, P
     count_flat = FlatFunction(fun, (x,), {})
     outs = count_flat(*count_flat.leaves)
     flat = FlatFunction(outer, (x,), {})
-    _, program = linearize(flat, flat.leaves, None, flat.weak)
-    plan, _ = choose(program, flat.out_tree.num_leaves)
+    values, program = linearize(flat, flat.leaves, None, flat.weak)
+    plan, _, _ = decide(program, flat.out_tree.num_leaves, [aval_of(v) for v in values])
     n = sum(aval_of(leaf).size for leaf in flat.leaves)
     return n, sum(aval_of(o).size for o in outs), plan
 
@@ -263,6 +263,8 @@ def _plan(fun: Callable[..., Any], x: Any, derivative: str) -> tuple[int, int, P
 def _explain(plan: Plan, derivative: str) -> tuple[str, str]:
     forward, reverse = f"forward {_duration(plan.forward)}", f"reverse {_duration(plan.reverse)}"
     what = "" if derivative == "jacobian" else " over the gradient"
+    if plan.mode == "sparse":
+        return "sparse", f"{plan.colors} colours of the pattern; predicted {forward}, {reverse}{what}"
     if plan.mode == "split":
         waist = min(plan.widths)
         return "split", f"a waist of {waist}: predicted {_duration(plan.tree.seconds)}; {forward}, {reverse}{what}"
@@ -374,7 +376,8 @@ def _measure(ways: list[Way], x: Any, rounds: int, step: Callable[[int, str], No
     times = np.full((rounds, len(active)), np.nan)
     for i in range(rounds):
         step(len(ways) + i, f"round {i + 1} of {rounds}")
-        for k in np.roll(np.arange(len(active)), i):
+        for turn in range(len(active)):
+            k = (turn + i) % len(active)  # nobody is always the first
             run = active[k].run
             assert run is not None
             start = time.perf_counter()

@@ -150,7 +150,8 @@ class _NanTrace(Watching, LinearizeTrace):
         start = len(self.recorder.eqns)
         out = super().process(primitive, args, params)
         primals = [a.primal if mine else a for a, mine in zip(args, own, strict=True)]
-        operation = Text()(formula_of(primitive, [Symbol(n) for n in _names(len(primals))], params))
+        names = [Symbol(n) for n in _names(len(primals))]
+        operation = Text()(formula_of(primitive, names, [aval_of(p) for p in primals], params))
         origin = _Origin(operation, self.line(), self.place(), primals)
         for eqn in self.recorder.eqns[start:]:
             self.origins[eqn] = origin

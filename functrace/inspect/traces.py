@@ -18,7 +18,7 @@ import numpy as np
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eval_jaxpr, live_eqns
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, is_inexact
-from functrace.inspect.formula import Constant, Expression, Symbol, expressions
+from functrace.inspect.formula import Constant, Expression, Symbol, expressions, written
 from functrace.inspect.watch import Run
 from functrace.interpreters.jvp import jvp_jaxpr
 from functrace.interpreters.simplify import simplify
@@ -240,8 +240,7 @@ def _total(terms: Sequence[tuple[ClosedJaxpr, tuple[Symbol, ...]]]) -> tuple[Clo
 
 def _is_transparent(eqn: Eqn) -> bool:
     """Whether an operation is not written: a change of shape or precision."""
-    formula = eqn.primitive.formula
-    return len(eqn.invars) == 1 and (formula(**eqn.params) if callable(formula) else formula) == "x"
+    return len(eqn.invars) == 1 and written(eqn.primitive, [eqn.invars[0].aval], eqn.params) == "x"
 
 
 def trace_run(run: Run) -> Traces:

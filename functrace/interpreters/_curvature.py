@@ -165,14 +165,17 @@ class Keys:
             matrix |= matrix.T
             rows, cols = np.nonzero(matrix)
             return rows, cols
-        keys = sorted_unique(np.concatenate([np.empty(0, np.intp), *self.keys]))
+        keys = sorted_unique(np.concatenate([np.empty(0, np.intp), *self.take()]), in_place=True)
         rows, cols = np.divmod(keys, max(self.size, 1))
-        below = rows != cols
-        if not below.any():
+        above = (cols * self.size + rows)[rows != cols]
+        if not above.size:
             return rows, cols
-        both = np.sort(np.concatenate([keys, cols[below] * self.size + rows[below]]))
-        rows, cols = np.divmod(both, self.size)
-        return rows, cols
+        del rows, cols  # there may be many
+        both = np.concatenate([keys, above])
+        both.sort()
+        rows = both // self.size
+        both -= rows * self.size
+        return rows, both
 
 
 def multiply(node: DependenceTracer, live: np.ndarray, terms: Sequence[Terms], sets: Sets, keys: Keys) -> None:

@@ -17,9 +17,9 @@ from functrace.core.structure import Along, Groups, Linked, Moves, Pairs, Pointw
 
 __all__ = ["Sets", "Table", "Term", "Terms", "repeated_rows", "sorted_unique"]
 
-#: Widest sets that are kept as index maps: in general, and where they are about to be multiplied; and how many terms an
-#: array may have before they are merged.
-_WIDTH, _NARROW, _TERMS = 32, 8, 32
+#: Widest sets that are made index maps: of merged terms, of groups of elements, and where they are about to be
+#: multiplied; and how many terms an array may have before they are merged.
+_WIDTH, _NARROW, _MULTIPLIED, _TERMS = 32, 8, 12, 32
 
 
 class Table:
@@ -46,14 +46,17 @@ class Term(NamedTuple):
 Terms = tuple[Term, ...]
 
 
-def sorted_unique(keys: np.ndarray) -> np.ndarray:
-    """The different keys, ascending."""
+def sorted_unique(keys: np.ndarray, in_place: bool = False) -> np.ndarray:
+    """The different keys, ascending; `in_place` spares a copy and leaves the given array in disorder."""
     if len(keys) < 2:
         return keys
     step = keys[1:] > keys[:-1]
     if step.all():
         return keys
-    keys = np.sort(keys)
+    if in_place:
+        keys.sort()
+    else:
+        keys = np.sort(keys)
     first = np.empty(len(keys), bool)
     first[0] = True
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
@@ -119,8 +122,8 @@ class Sets:
     def tight(self, terms: Terms) -> Terms:
         """The same sets in the form that is quickest to multiply: a few index maps, or a table."""
         maps, wide = [t for t in terms if t.table is None], [t for t in terms if t.table is not None]
-        if len(maps) > _NARROW // 2:
-            maps, merged = self._merge_maps(maps, _NARROW)
+        if len(maps) > _MULTIPLIED:
+            maps, merged = self._merge_maps(maps, _MULTIPLIED)
             wide = merged + wide
         if len(wide) > 2 or (wide and wide[0].numbers.size == 1):
             wide, maps = [self._merge_tables([*wide, *maps])], []

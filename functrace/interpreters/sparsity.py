@@ -300,7 +300,9 @@ class Program:
         found = self.sets(operands, sets, leaf)
         tightened: dict[int, Terms] = {}
 
-        def tight(position: int) -> Terms:
+        def tight(position: int | None) -> Terms:
+            if position is None:
+                return ()
             if position not in tightened:
                 tightened[position] = sets.tight(found.get(position, ()))
             return tightened[position]

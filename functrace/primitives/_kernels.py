@@ -5,7 +5,8 @@ backend, which alone knows the compiler, delivers it later, in the background, o
 there is none, NumPy does the work, and the time that the kernel would have saved is added up. Once that exceeds what
 loading (half a second) or compiling costs, the kernel is ordered: whatever the program, it pays at most twice.
 
-Kernels give no floating-point warnings. `FUNCTRACE_DISABLE_JIT=1` leaves all work to NumPy.
+Solutions, factors and sums of exponentials may change in their last digits when their kernel arrives; nothing else
+does. Kernels give no floating-point warnings. `FUNCTRACE_DISABLE_JIT=1` leaves all work to NumPy.
 """
 
 from __future__ import annotations

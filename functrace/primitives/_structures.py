@@ -108,7 +108,7 @@ def _triangle(shape: tuple[int, ...], axis: int, reverse: bool) -> Link:
 def _places(
     shape: tuple[int, ...], indices: Sequence[Any], axes: tuple[int, ...], out: tuple[int, ...]
 ) -> tuple[tuple[int, ...], np.ndarray]:
-    """The axes of x whose coordinate is known at each place that is read or written, and the places' labels by these."""
+    """The axes of x along which each place read or written is known, and the labels of the places by these."""
     values = dict(zip(axes, map(known, indices), strict=True))
     rank = len(_shape(indices[0]))
     rest = [a for a in range(len(shape)) if a not in axes]
@@ -231,25 +231,28 @@ def _scaled(
     """The product with a known operand; `side` is that of the other."""
     other, count = 1 - side, len(batch[0])
     links: list[Link] = [None, None]
-    places = np.nonzero(constant)
+    count_nonzero = int(np.count_nonzero(constant))
     own = math.prod(shapes[side][a] for a in free[side])
-    if len(places[0]) == constant.size or len(places[0]) * own > _LISTED if constant.ndim else True:
-        links[side] = _free_link(side, shapes, free, out, batch)
-        if not constant.any():
-            links[side] = None
+    if count_nonzero in (0, constant.size) or count_nonzero * own > _LISTED:
+        links[side] = _free_link(side, shapes, free, out, batch) if count_nonzero else None
         return Linked(links)
+    places = np.nonzero(constant)
     strides, result = _strides(shapes[side]), _strides(out.shape)
     first = count if side == 1 else count + len(free[0])
-    start = sum(places[a] * strides[b] for a, b in zip(contract[other], contract[side], strict=True))
-    start = start + sum(places[a] * strides[b] for a, b in zip(batch[other], batch[side], strict=True))
-    target = sum(places[a] * result[k] for k, a in enumerate(batch[other]))
-    target = target + sum(places[a] * result[first + k] for k, a in enumerate(free[other]))
+    start, target = (np.zeros(len(places[0]), np.intp) for _ in range(2))
+    for pair in (contract, batch):
+        for a, b in zip(pair[other], pair[side], strict=True):
+            start += places[a] * strides[b]
+    for k, a in enumerate(batch[other]):
+        target += places[a] * result[k]
+    for k, a in enumerate(free[other]):
+        target += places[a] * result[first + k]
     mine = count if side == 0 else count + len(free[0])
     lengths = [shapes[side][a] for a in free[side]]
     inside = _offsets(lengths, [strides[a] for a in free[side]])
     outside = _offsets(lengths, [result[mine + k] for k in range(len(lengths))])
-    operand = np.add.outer(np.broadcast_to(start, places[0].shape), inside).reshape(-1)
-    links[side] = Pairs(np.add.outer(np.broadcast_to(target, places[0].shape), outside).reshape(-1), operand)
+    operand = np.add.outer(start, inside).reshape(-1)
+    links[side] = Pairs(np.add.outer(target, outside).reshape(-1), operand)
     return Linked(links)
 
 

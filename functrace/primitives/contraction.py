@@ -17,8 +17,8 @@ import numpy as np
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Work, row_major
 from functrace.errors import ShapeError
-from functrace.primitives._structures import contraction
 from functrace.primitives import _library, _moves
+from functrace.primitives._structures import contraction
 from functrace.primitives.families import bilinear, reshape, same_dtype
 from functrace.primitives.shape import inverse_permutation, slice_, transpose
 from functrace.util import user_line
@@ -268,6 +268,17 @@ def _in_place(x: Layout, order: tuple[int, ...], stack: int, sizes: tuple[int, i
     return strides is not None and _is_matrix(Layout(ShapedArray(shape, x.dtype), strides))
 
 
+def _formula(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> str:
+    """A product of vectors and matrices as such, any other contraction with its axes."""
+    if not contract[0] and not batch[0] and max(x.ndim, y.ndim) <= 1:
+        return "outer(x, y)" if x.ndim and y.ndim else "x * y"
+    if x.ndim > 2 or y.ndim > 2 or batch[0] or len(contract[0]) != 1:
+        return f"dot(x, y, {tuple(contract[0])}, {tuple(contract[1])})"
+    left = "x" if contract[0][0] == x.ndim - 1 else "transpose(x)"
+    right = "y" if contract[1][0] == 0 else "transpose(y)"
+    return f"{left} @ {right}"
+
+
 dot_general = bilinear(
     "dot_general",
     _impl,
@@ -275,7 +286,7 @@ dot_general = bilinear(
     _transpose_left,
     _transpose_right,
     _batch,
-    formula="dot(x, y)",
+    formula=_formula,
     sparsity=contraction,
     cost=_cost,
     lower=(_moves.outer, _moves.contraction, _library.contraction),

@@ -20,7 +20,18 @@ from functrace.core.work import Layout, View, Work
 from functrace.errors import DTypeError
 from functrace.primitives import _codes, _codes_numbers, _codes_special, kinks
 from functrace.primitives._ufuncs import by_ufunc
-from functrace.primitives.families import add, broadcast, elementwise, is_number, is_one, mul, neg, nonzero, same_dtype, unwrap
+from functrace.primitives.families import (
+    add,
+    broadcast,
+    elementwise,
+    is_number,
+    is_one,
+    mul,
+    neg,
+    nonzero,
+    same_dtype,
+    unwrap,
+)
 from functrace.util import user_line
 
 __all__ = [
@@ -219,7 +230,7 @@ convert = elementwise(
     flops=0,
     curvature=(),
     kink=kinks.conversion(),
-    formula=lambda dtype: "x" if dtype.kind in "fc" else f"{dtype.name}(x)",
+    formula=lambda x, *, dtype: "x" if dtype.kind in "fc" else f"{dtype.name}(x)",
     lower=_codes.convert,
 )
 stop_gradient = elementwise("stop_gradient", lambda x: x, cost=_cost_same, lower=_codes.same)

@@ -50,6 +50,7 @@ __all__ = [
     "mul",
     "neg",
     "nonzero",
+    "over_axes",
     "reduce_sum",
     "reduced_aval",
     "reduction_cost",
@@ -215,7 +216,8 @@ def _cost_elementwise(flops: int | tuple[int, int]) -> Callable[..., Work]:
     real, complex_ = flops if isinstance(flops, tuple) else (flops, 4 * flops)
 
     def cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
-        each = complex_ if any(o.dtype.kind == "c" for o in (*operands, *outs)) else real
+        has_complex = any(o.dtype.kind == "c" for o in operands) or outs[0].dtype.kind == "c"
+        each = complex_ if has_complex else real
         return Work(each * outs[0].size, results=[kept_order(outs[0].shape, operands)])
 
     return cost
@@ -533,6 +535,11 @@ def reduction_cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], **pa
     return Work(2 * flops if outs[0].dtype.kind == "c" else flops)
 
 
+def over_axes(x: ShapedArray, axes: tuple[int, ...]) -> str:
+    """The operand of a reduction as it is written: with the axes unless these are all."""
+    return "x" if len(axes) == x.ndim else f"x, {axes[0] if len(axes) == 1 else axes}"
+
+
 reduce_sum = linear(
     "reduce_sum",
     _reduce_sum_impl,
@@ -540,7 +547,7 @@ reduce_sum = linear(
     _reduce_sum_transpose,
     lambda size, x, *, axes: reduce_sum(x, axes=tuple(a + 1 for a in axes)),
     sparsity=along,
-    formula="sum(x)",
+    formula=lambda x, *, axes: f"sum({over_axes(x, axes)})",
     cost=reduction_cost,
     lower=_moves.reduction("add"),
 )
@@ -575,6 +582,13 @@ def _broadcast_strides(x: Layout, *, shape: tuple[int, ...], axes: tuple[int, ..
     return tuple(strides)
 
 
+def _broadcast_formula(x: ShapedArray, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> str:
+    """Nothing where NumPy's own broadcasting does the same, else with the axes that it needs."""
+    if axes == tuple(range(len(shape) - x.ndim, len(shape))):
+        return "x"
+    return f"x[{', '.join(':' if a in axes else 'newaxis' for a in range(axes[0], len(shape)))}]" if axes else "x"
+
+
 broadcast = linear(
     "broadcast",
     _broadcast_impl,
@@ -583,14 +597,22 @@ broadcast = linear(
     lambda size, x, *, shape, axes: broadcast(x, shape=(size, *shape), axes=(0, *(a + 1 for a in axes))),
     moving_elements=True,
     fold=lambda operands, **params: operands[0],
-    formula="x",
+    formula=_broadcast_formula,
     cost=viewing(_broadcast_strides),
     lower=_moves.broadcast,
+    uniform=lambda operands, **params: operands[0].val if isinstance(operands[0], Literal) else None,
 )
 def _cost_reshape(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, shape: tuple[int, ...]) -> Work:
     """A view where the layout allows one."""
     strides = operands[0].reshaped(shape)
     return Work() if strides is None else Work(read=0, written=0, results=[View(0, strides)])
+
+
+def _reshape_formula(x: ShapedArray, *, shape: tuple[int, ...]) -> str:
+    """Nothing where only leading axes of length 1 come or go, which no elementwise operation notices."""
+    longer, shorter = (x.shape, shape) if x.ndim > len(shape) else (shape, x.shape)
+    added = len(longer) - len(shorter)
+    return "x" if longer[added:] == shorter and set(longer[:added]) <= {1} else f"reshape(x, {shape})"
 
 
 reshape = linear(
@@ -601,7 +623,7 @@ reshape = linear(
     lambda size, x, *, shape: reshape(x, shape=(size, *shape)),
     moving_elements=True,
     fold=lambda operands, **params: operands[0],
-    formula="x",
+    formula=_reshape_formula,
     cost=_cost_reshape,
     lower=_moves.reshape,
 )

@@ -24,9 +24,8 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.structure import moves
 from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import Layout, Rule, View, Work, counted, moving, viewing
-from functrace.primitives import _fast
+from functrace.primitives import _fast, _moves
 from functrace.primitives._structures import gathered, scattered
-from functrace.primitives import _moves
 from functrace.primitives.elementwise import equal, select, zero_of
 from functrace.primitives.families import broadcast, linear, reshape, unwrap
 from functrace.primitives.shape import full, iota, range_text, transpose, zeros
@@ -97,7 +96,7 @@ index = linear(
     accumulate=_index_accumulate,
     moving_elements=True,
     cost=viewing(_part_strides),
-    formula=lambda at: f"x[{_index_text(at)}]" if at else "x",
+    formula=lambda x, *, at: f"x[{_index_text(at)}]" if at else "x",
     lower=_moves.index,
 )
 place = linear(
@@ -106,6 +105,7 @@ place = linear(
     lambda aval, *, at, shape: ShapedArray(shape, aval.dtype),
     lambda bar, aval, *, at, shape: index(bar, at=at),
     lambda size, x, *, at, shape: place(x, at=((0, size, 1), *at), shape=(size, *shape)),
+    formula=lambda x, *, at, shape: f"place(x, {_index_text(at)})" if all(type(e) is int for e in at) and at else None,
     moving_elements=True,
     lower=_moves.place,
 )

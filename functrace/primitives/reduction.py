@@ -17,9 +17,8 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Rule, Work, counted
 from functrace.errors import MissingRuleError
-from functrace.primitives import _fast, kinks
+from functrace.primitives import _fast, _moves, kinks
 from functrace.primitives._structures import cumulative, reduction
-from functrace.primitives import _moves
 from functrace.primitives.elementwise import (
     FUNCTION,
     convert,
@@ -38,6 +37,7 @@ from functrace.primitives.families import (
     broadcast,
     linear,
     mul,
+    over_axes,
     reduce_sum,
     reduced_aval,
     reduction_cost,
@@ -137,7 +137,7 @@ reduce_prod = _reduction(
     "reduce_prod",
     lambda x, *, axes: np.multiply.reduce(x, axis=axes, dtype=x.dtype),
     jvp=_prod_jvp,
-    formula="prod(x)",
+    formula=lambda x, *, axes: f"prod({over_axes(x, axes)})",
     sparsity=reduction(curved=True, distinct=True),
     lower=_moves.reduction("mul"),
 )
@@ -192,7 +192,7 @@ reduce_max = _reduction(
     _extremum_impl(np.maximum),
     jvp=_extremum_jvp(lambda: reduce_max, _attains_or_nan),
     kink=kinks.extremum(1),
-    formula="max(x)",
+    formula=lambda x, *, axes: f"max({over_axes(x, axes)})",
     lower=_moves.reduction("max"),
 )
 reduce_min = _reduction(
@@ -200,7 +200,7 @@ reduce_min = _reduction(
     _extremum_impl(np.minimum),
     jvp=_extremum_jvp(lambda: reduce_min, _attains_or_nan),
     kink=kinks.extremum(-1),
-    formula="min(x)",
+    formula=lambda x, *, axes: f"min({over_axes(x, axes)})",
     lower=_moves.reduction("min"),
 )
 reduce_fmax = _reduction(

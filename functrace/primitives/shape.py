@@ -37,8 +37,9 @@ full = Primitive(
     family="creation",
     nondifferentiable=True,
     cost=moving,
-    formula=lambda shape, value, dtype: str(value),
+    formula=lambda *, shape, value, dtype: str(value),
     lower=_moves.full,
+    uniform=lambda operands, *, shape, value, dtype: dtype.type(value),
 )
 iota = Primitive(
     "iota",
@@ -118,7 +119,9 @@ slice_ = linear(
     accumulate=_slice_accumulate,
     moving_elements=True,
     cost=viewing(lambda x, *, starts, stops, steps: tuple(map(operator.mul, x.strides, steps))),
-    formula=lambda starts, stops, steps: f"x[{', '.join(map(range_text, starts, stops, steps))}]" if starts else "x",
+    formula=lambda x, *, starts, stops, steps: (
+        f"x[{', '.join(map(range_text, starts, stops, steps))}]" if starts else "x"
+    ),
     lower=_moves.slice_,
 )
 

@@ -236,7 +236,12 @@ def _ratio(x: Any, y: Any, zero: Any) -> Any:
     return x / select(empty, zero + 1, y)
 
 
-xlogy = special("xlogy", (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))), curvature=((0, 1), (1, 1)), lower=_codes_special.xlogy)
+xlogy = special(
+    "xlogy",
+    (lambda x, y, out: log(y), lambda x, y, out: _ratio(x, y, zero_of(out))),
+    curvature=((0, 1), (1, 1)),
+    lower=_codes_special.xlogy,
+)
 xlog1py = special(
     "xlog1py",
     (lambda x, y, out: log1p(y), lambda x, y, out: _ratio(x, 1 + y, zero_of(out))),

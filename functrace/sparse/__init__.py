@@ -9,3 +9,13 @@ from functrace.sparse.pattern import jacobian_pattern as jacobian_pattern
 from functrace.sparse.structure import Choice as Choice
 from functrace.sparse.structure import SparseFunction as SparseFunction
 from functrace.sparse.structure import Structure as Structure
+from functrace.transforms._compression import use_coloring as _use_coloring
+
+
+def _color(rows: object, cols: object, shape: tuple[int, int]) -> tuple:  # type: ignore[type-arg]
+    """Column colours, for Jacobians whose mode is chosen."""
+    found = coloring.column_coloring((rows, cols, shape))
+    return found.colors, found.number
+
+
+_use_coloring(_color)

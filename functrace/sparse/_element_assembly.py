@@ -13,6 +13,7 @@ import numpy as np
 
 from functrace.core.lowering import Call
 from functrace.core.primitive import Primitive, is_linear
+from functrace.core.structure import Link, Linked, Pairs
 from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import counted
 from functrace.primitives.families import broadcast, reduce_sum
@@ -238,6 +239,14 @@ def _batch(size: int, values: list[Any], batched: list[bool], *, plan: Assembly)
     return [scatter_add(out, np.concatenate(plan.places), updates, axes=(1,), unique=False)], [True]
 
 
+def _sparsity(operands: list[Any], outs: list[ShapedArray], *, plan: Assembly) -> list[Linked]:
+    links: list[Link] = [None] * len(operands)
+    for k, where in enumerate(plan.places):
+        own = np.arange(where.size) if aval_of(operands[k]).shape else np.zeros(where.size, np.intp)
+        links[k] = Pairs(where, own)
+    return [Linked(links)]
+
+
 _LOWERING: Any = Call(emit=emit_assembly)
 
 #: The values of a structure from arrays of contributions; `plan` is an `Assembly`.
@@ -249,6 +258,7 @@ assemble = Primitive(
     transpose=_transpose,
     batch=_batch,
     lower=_LOWERING,
+    sparsity=_sparsity,
     cost=counted(lambda operands, outs, **params: sum(o.size for o in operands)),
     family="indexing",
 )

@@ -17,12 +17,15 @@ from typing import Any
 import numpy as np
 
 from functrace.primitives.elementwise import logical_and, logical_or, not_equal, select
-from functrace.sparse._element_graph import FULL, Graph, Template, instantiate, template_of
+from functrace.sparse._element_graph import FULL, Graph, NotSeparable, Template, instantiate, template_of
 
 __all__ = ["Derivatives", "gradients", "second_derivatives"]
 
 _NOTHING: dict[str, Any] = {}
 _BOOL = np.dtype(np.bool_)
+
+#: At most so many derivatives of intermediates by inputs are written down.
+_MOST_SLOPES = 50_000
 
 #: A pair of leaves, the earlier node first, and the second derivative by them.
 Second = dict[tuple[int, int], int]
@@ -143,10 +146,17 @@ class Derivatives:
 
 
 def gradients(derivatives: Derivatives) -> dict[int, dict[int, int]]:
-    """Per node its derivatives by the leaves, those that are not zero everywhere."""
+    """Per node its derivatives by the leaves, those that are not zero everywhere.
+
+    Raises:
+        NotSeparable: they are too many; then the elements are not small.
+    """
     graph = derivatives.graph
     found: dict[int, dict[int, int]] = {}
+    entries = 0
     for n in derivatives.order:
+        if entries > _MOST_SLOPES:
+            raise NotSeparable("element functions of too many inputs")
         if graph.primitives[n] is None:
             found[n] = {n: graph.one}
             continue
@@ -155,6 +165,7 @@ def gradients(derivatives: Derivatives) -> dict[int, dict[int, int]]:
             for leaf, slope in found[operand].items():
                 terms.setdefault(leaf, []).append(derivatives.guard(chosen, graph.mul(partial, slope)))
         found[n] = {leaf: total for leaf, parts in terms.items() if (total := graph.total(parts)) is not None}
+        entries += len(found[n])
     return found
 
 

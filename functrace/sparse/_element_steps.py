@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from functrace.core.ir import Atom, ClosedJaxpr, Literal, Var
 from functrace.core.types import canonicalize
 
 __all__ = ["Steps"]
+
+#: From so many numbers in all intermediates on, those no longer needed are let go.
+_MUCH = 2_000_000
 
 
 class Steps:
@@ -38,10 +42,13 @@ class Steps:
             self._start[place(var)] = value
         self._inputs = [place(v) for v in jaxpr.invars]
         self._steps = []
-        for eqn, dying in zip(jaxpr.eqns, jaxpr.last_uses, strict=True):
+        largest = max([v.aval.size for v in jaxpr.invars], default=0)
+        frees = largest * len(jaxpr.eqns) > _MUCH
+        uses: Iterable[list[Var]] = jaxpr.last_uses if frees else itertools.repeat([], len(jaxpr.eqns))
+        for eqn, dying in zip(jaxpr.eqns, uses, strict=True):
             operands = tuple([place(a) for a in eqn.invars])
             outs = tuple([place(v) for v in eqn.outvars])
-            freed = tuple([places[v] for v in dying if type(v) is Var])
+            freed = tuple([places[v] for v in dying])
             self._steps.append((eqn.primitive.impl, operands, eqn.params, eqn.primitive.multiple, outs, freed))
         self._outputs = [place(a) for a in jaxpr.outvars]
 

@@ -31,6 +31,9 @@ __all__ = ["SHORT", "Program", "is_short", "named", "product_positions", "weight
 #: A sum of at most so many terms inside an element function is written out.
 SHORT = 32
 
+#: The same where every term can be an element of a family of its own.
+SHORT_AT_ROOT = 4
+
 #: Linear in all their operands of numbers together.
 _JOINTLY_LINEAR: frozenset[Primitive] = frozenset((concatenate, stack, update, scatter_set, scatter_add))
 
@@ -196,7 +199,7 @@ def _walk(program: Program, eqn: Eqn, bars: dict[Var, Any], roots: list[tuple[Va
     """Pass an equation's cotangents on to its operands, or note it as nonlinear."""
     found = [bars.pop(v, None) for v in eqn.outvars]
     if not _is_linear(program, eqn):
-        if eqn.primitive is dot_general and not is_short(eqn):
+        if eqn.primitive is dot_general and not is_short(eqn, SHORT_AT_ROOT) and (_spreads(eqn) or not is_short(eqn)):
             roots.append(_spread_product(program, eqn, found[0]))
             return
         if eqn.primitive.multiple:
@@ -238,9 +241,17 @@ def _is_linear_element(program: Program, eqn: Eqn, flags: Sequence[bool]) -> boo
     return not any(template.second(j, k) is not None for j in active for k in active)
 
 
-def is_short(eqn: Eqn) -> bool:
+def is_short(eqn: Eqn, most: int = SHORT) -> bool:
+    """Whether a contraction has so few terms that they are written out."""
     (x_axes, _), shape = eqn.params["contract"], eqn.invars[0].aval.shape
-    return math.prod(shape[a] for a in x_axes) <= SHORT
+    return math.prod(shape[a] for a in x_axes) <= most
+
+
+def _spreads(eqn: Eqn) -> bool:
+    """Whether the products in a contraction are not too many to have each for itself."""
+    (x_axes, _), shape = eqn.params["contract"], eqn.invars[0].aval.shape
+    products = eqn.outvars[0].aval.size * math.prod(shape[a] for a in x_axes)
+    return products <= 64 * sum(a.aval.size for a in eqn.invars)
 
 
 def product_positions(eqn: Eqn) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
@@ -261,10 +272,9 @@ def product_positions(eqn: Eqn) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]
 
 def _spread_product(program: Program, eqn: Eqn, bar: Any) -> tuple[Var, Atom]:
     """A long contraction of two arrays of x as a family of its products."""
-    x_at, y_at, shape = product_positions(eqn)
-    size = math.prod(shape)
-    if size > 64 * sum(a.aval.size for a in eqn.invars):
+    if not _spreads(eqn):
         raise NotSeparable(named(eqn))
+    x_at, y_at, shape = product_positions(eqn)
 
     def read(value: Any, positions: np.ndarray) -> Any:
         flat = reshape(value, shape=(math.prod(value.shape),))

@@ -254,14 +254,16 @@ def _choose(program: FlatProgram, structure: Structure, mode: str) -> tuple[Plan
     if mode == "auto" and min(cost for cost, _, _ in found.values()) > 8:
         found["both"] = _colored(structure, "both")
     best = min(found, key=lambda name: found[name][0])
-    cost, sweeps, coloring = found[best]
+    _, sweeps, coloring = found[best]
     make: dict[str, Callable[..., Plan]] = {"fwd": column_plan, "rev": row_plan, "both": bicolored_plan}
     method = {"fwd": "column colouring", "rev": "row colouring", "both": "row and column colouring"}
-    others = {method[name]: found[name][0] for name in found if name != best}
-    lower = {method[name]: least[name] for name in wanted if name in least and name not in found}
+    products = {method[name]: found[name][0] if name in found else least[name] for name in {*found, *wanted}}
+    unit = max(program.seconds(0), 1e-12)
+    costs = {name: program.seconds(count) / unit for name, count in products.items()}
+    cost = costs.pop(method[best])
     side = {"fwd": "forward", "rev": "reverse", "both": "either"}[best]
     reason = f"{sweeps} sweep{'s' * (sweeps != 1)} of {side} mode"
-    return make[best](structure, coloring), Choice(method[best], sweeps, cost, reason, {**lower, **others}), coloring
+    return make[best](structure, coloring), Choice(method[best], sweeps, cost, reason, costs), coloring
 
 
 def _colored(structure: Structure, name: str) -> tuple[float, int, Any]:

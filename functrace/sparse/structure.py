@@ -350,7 +350,7 @@ class Choice:
         sweeps: the number of products with the Jacobian or Hessian that one evaluation takes.
         cost: predicted cost, in evaluations of the function.
         reason: one sentence.
-        alternatives: predicted cost of the methods not taken, where known.
+        alternatives: predicted cost, or a lower bound of it, of the methods not taken.
     """
 
     method: str

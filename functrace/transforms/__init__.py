@@ -14,6 +14,7 @@ from functrace.transforms.derivatives import (
     value_and_grad,
     vjp,
 )
+from functrace.transforms.explain import explain
 from functrace.transforms.higher import jet, nth_derivative, vhv
 from functrace.transforms.jacobians import hessian, jacfwd, jacobian, jacrev
 from functrace.transforms.jit import jit
@@ -29,6 +30,7 @@ __all__ = [
     "custom_vjp",
     "eval_jaxpr",
     "eval_shape",
+    "explain",
     "fwd_and_rev",
     "grad",
     "hessian",

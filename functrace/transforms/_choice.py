@@ -1,4 +1,4 @@
-"""The mode of a Jacobian chosen by price: forward, reverse, or a product of Jacobians split at the program's waist.
+"""The mode of a Jacobian chosen by price: forward, reverse, coloured, or a product split at the program's waist.
 
 The linear program of one linearization is priced, equation by equation: what a sweep costs however many directions it
 takes, and what each direction adds. Between the cuts of a chain every bracketing is tried, as in the matrix-chain
@@ -8,6 +8,7 @@ problem: an interval is swept forward from its start, in reverse from its stop, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,10 +23,11 @@ from functrace.interpreters.transpose import backward_pass
 from functrace.primitives.contraction import dot_general, permute
 from functrace.primitives.families import reshape
 from functrace.primitives.shape import concatenate, slice_, zeros
+from functrace.transforms._compression import Compression, compression_of, form_compressed
 from functrace.transforms._sweeps import basis, sweep
 from functrace.transforms._waist import between, narrowest_cuts, width
 
-__all__ = ["Plan", "Product", "Sweep", "choose", "form", "price"]
+__all__ = ["Plan", "Product", "Sweep", "choose", "decide", "form", "price"]
 
 
 class Sweep(NamedTuple):
@@ -55,6 +57,7 @@ class Plan(NamedTuple):
         cuts: the frontiers between input and output, as numbers of variables in order of appearance.
         widths: how many numbers pass through each frontier, input and output included.
         forward, reverse: the predicted seconds of the pure modes.
+        colors: into how many colours the directions were compressed, 0 for none.
     """
 
     tree: Sweep | Product
@@ -62,9 +65,12 @@ class Plan(NamedTuple):
     widths: tuple[int, ...]
     forward: float
     reverse: float
+    colors: int = 0
 
     @property
     def mode(self) -> str:
+        if self.colors:
+            return "sparse"
         return self.tree.mode if isinstance(self.tree, Sweep) else "split"
 
     def sweeps(self) -> list[int]:
@@ -86,6 +92,8 @@ _RATES = Machine()
 _STEP = (1.2e-5, 1.6e-5)
 _PROGRAM = (3e-4, 9e-4)
 _SPLIT = 2e-4
+#: Seconds from which on the pattern is asked for, and what part of the time the colours must leave to be taken.
+_WORTH_COLORING, _PAYS = 1e-3, 0.7
 #: A direction in reverse against one forward: cotangents are summed where tangents are repeated.
 _REVERSE = 1.2
 _REMEMBERED = 512
@@ -141,7 +149,7 @@ def _make_plan(
         cuts = [cut for cut in narrowest_cuts(eqns, invars, outs) if _same_dtype([*cut, *invars])]
         if cuts and width(cuts[0]) < min(n, m):
             chain = [ends[0], *cuts, ends[1]]
-    sections = [between(eqns, a, b) for a, b in zip(chain, chain[1:], strict=False)]
+    sections = [between(eqns, a, b) for a, b in itertools.pairwise(chain)]
     widths = [width(frontier) for frontier in chain]
     widths[-1] = m
     whole = [price(section) for section in sections]
@@ -219,6 +227,23 @@ def _product_seconds(rows: int, inner: int, columns: int) -> float:
 # forming
 
 
+def decide(
+    program: LinearProgram, count: int, out_avals: Sequence[ShapedArray], split: bool = False, color: bool = True
+) -> tuple[Plan, list[Eqn], Compression | None]:
+    """The plan for a Jacobian, the equations that it needs, and the compression if its pattern pays.
+
+    With `split` a product wherever there is a waist; without `color` the pattern is not asked for.
+    """
+    plan, eqns = choose(program, count, split)
+    if split or not color or plan.tree.seconds <= _WORTH_COLORING:
+        return plan, eqns, None
+    outvars = program.outvars[:count]
+    found = compression_of(_signature(eqns, program.invars, outvars), eqns, program.invars, outvars, out_avals)
+    if found is None or _compressed_seconds(found, plan, eqns) > _PAYS * plan.tree.seconds:
+        return plan, eqns, None
+    return plan._replace(colors=found.number), eqns, found
+
+
 def form(
     program: LinearProgram,
     count: int,
@@ -234,9 +259,15 @@ def form(
         The plan, whether the directions are the columns, and per output (for columns) or per input (for rows) an array
         of (directions, *shape), or None where it is zero.
     """
-    plan, eqns = choose(program, count, split)
+    eager = current_trace() is EVAL
+    plan, eqns, found = decide(program, count, out_avals, split, eager)
     outvars = program.outvars[:count]
-    if isinstance(plan.tree, Product) and (split or current_trace() is EVAL):
+    if found is not None:
+        whole = form_compressed(found, eqns, program.invars, outvars, in_avals, out_avals)
+        if whole is not None:
+            return plan, False, _rows_by_input(whole, in_avals)
+        plan = plan._replace(colors=0)
+    if isinstance(plan.tree, Product) and (split or eager):
         rows = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals, not split)
         if rows is not None:
             return plan, False, rows
@@ -267,7 +298,8 @@ def _form_product(
 ) -> list[Any] | None:
     """The rows of the Jacobian per input; None if a factor is infinite, which a product would spread to zeros."""
     variables = _variables(eqns, invars)
-    frontiers: list[list[Var | None]] = [list(invars), *([variables[i] for i in cut] for cut in plan.cuts), list(outvars)]
+    inner: list[list[Var | None]] = [[variables[i] for i in cut] for cut in plan.cuts]
+    frontiers: list[list[Var | None]] = [list(invars), *inner, list(outvars)]
     avals = [[variables[i].aval for i in cut] for cut in plan.cuts]
     types = [list(in_avals), *avals, list(out_avals)]
 
@@ -291,6 +323,19 @@ def _form_product(
     whole = matrix(plan.tree)
     if whole is None:
         return None
+    return _rows_by_input(whole, in_avals)
+
+
+def _compressed_seconds(found: Compression, plan: Plan, eqns: Sequence[Eqn]) -> float:
+    """Of a sweep over the colours and of spreading its results over a matrix of zeros."""
+    cost = price(eqns)
+    fixed, each = (cost.forward, cost.each) if found.mode == "forward" else (cost.reverse, _REVERSE * cost.each)
+    spread = 8 * _RATES.byte * (plan.widths[0] * plan.widths[-1] + 10 * found.rows.size)
+    return _SPLIT + fixed + found.number * each + spread
+
+
+def _rows_by_input(whole: Any, in_avals: Sequence[ShapedArray]) -> list[Any]:
+    """A matrix with a row per output as an array of (rows, *shape) per input."""
     if len(in_avals) == 1:
         return [whole if in_avals[0].ndim == 1 else reshape(whole, shape=(whole.shape[0], *in_avals[0].shape))]
     rows, start = [], 0

@@ -26,6 +26,7 @@ from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, has_effects, hoist
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
 from functrace.errors import ArgumentError, RecompilationWarning
+from functrace.interpreters.simplify import with_uniform_constants
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, check_callable, check_hashable, export
 from functrace.transforms._flatten import call as call_user
@@ -282,7 +283,7 @@ class Jitted:
             out_tree.append(structure)
             return [canonicalize(leaf) for leaf in leaves]
 
-        jaxpr, constants = hoist_constants(stage(flat_fun, avals, weak, "jit"))
+        jaxpr, constants = hoist_constants(with_uniform_constants(stage(flat_fun, avals, weak, "jit")))
         return _Program(jaxpr, constants, out_tree[0])
 
     def trace(self, *args: Any, **kwargs: Any) -> ClosedJaxpr:

@@ -22,7 +22,7 @@ BOOL = np.dtype(np.bool_)
 INDEX = np.dtype(np.int64)
 
 
-class Unsupported(Exception):  # noqa: N818 (not an error of the user's)
+class Unsupported(Exception):
     """The emitter has no code for this operation on this dtype."""
 
 
@@ -242,7 +242,8 @@ class Emitter(Outside):
     # operations
 
     def arithmetic(self, name: str, x: Any, y: Any) -> Value:
-        x, y = self.matched(x, y)
+        if not (type(x) is type(y) is Value and x.lanes == y.lanes):
+            x, y = self.matched(x, y)
         kind = x.dtype.kind
         if kind == "f":
             return self.op(f"f{name} contract {x.type} {x.name}, {y.name}", x.dtype, x.lanes)

@@ -355,6 +355,8 @@ class _Execution:
         sizes: dict[str, int] = {}
 
         def use(var: Var, time: int) -> None:
+            if isinstance(plan.places[var], Small) and var not in plan.spilled:
+                return
             var = plan.bases.get(var, var)
             for place in (plan.places.get(var), plan.spilled.get(var)):
                 if isinstance(place, Buffer) and place.pointer not in given and var not in plan.inputs:
@@ -402,12 +404,15 @@ class _Execution:
                 spill(self.e, place, self.plan.spilled[var])
 
     def _small(self, step: SmallStep) -> None:
-        place = self.plan.places[step.writes[0]]
-        assert isinstance(place, Small) and place.nodes is not None
-        place.values = [self._register(node) for node in place.nodes]
+        for var in step.writes:
+            place = self.plan.places[var]
+            assert isinstance(place, Small) and place.nodes is not None
+            place.values = [self._register(node) for node in place.nodes]
 
     def _register(self, node: Node) -> Any:
         """The value of a node of the registers' reader, with all it depends on."""
+        if node.made is not None:
+            return node.made
         stack = [node]
         while stack:
             top = stack[-1]
@@ -485,12 +490,15 @@ class _Execution:
     def _call(self, step: CallStep) -> None:
         eqn, plan = step.eqn, self.plan
         outs = [plan.places[v] for v in eqn.outvars]
+        report: list[Any] = self.context.report
+        self.context.report = inner = []
         if step.lowering is None:
             operands = [self.context.materialise(self._operand(a)) for a in eqn.invars]
             self.context.python_call(self.context, eqn, operands, outs)
         else:
             step.lowering.emit(self.context, [self._operand(a) for a in eqn.invars], outs, **eqn.params)
-        self.context.report.append(step)
+        self.context.report = report
+        report.append((step, inner))
 
     def _operand(self, atom: Atom) -> Place | Literal:
         if isinstance(atom, Literal):

@@ -58,11 +58,11 @@ def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
     _Nest(e, extents, sinks).emit()
 
 
-def needed_nodes(sinks: list[Sink]) -> list[Node]:
-    """The nodes that the sinks depend on, operands first."""
+def needed_nodes(results: list[Node]) -> list[Node]:
+    """The nodes that some depend on, operands first."""
     order: list[Node] = []
     state: dict[Node, bool] = {}
-    stack = [(sink.node, False) for sink in reversed(sinks)]
+    stack = [(node, False) for node in reversed(results)]
     while stack:
         node, expanded = stack.pop()
         if expanded:
@@ -77,7 +77,7 @@ def needed_nodes(sinks: list[Sink]) -> list[Node]:
 class _Nest:
     def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
         self.e, self.sinks = e, sinks
-        self.nodes = needed_nodes(sinks)
+        self.nodes = needed_nodes([sink.node for sink in sinks])
         groups = _merged_axes(extents, self.nodes, sinks)
         self.extents = [math.prod(extents[k] for k in group) for group in groups]
         self.places = [group[-1] for group in groups]  # the original axis whose coefficient the merged axis has

@@ -66,6 +66,8 @@ class Small:
         self.home: Buffer | None = None
 
     def position(self, index: Sequence[int]) -> int:
+        if not index:
+            return 0
         return sum(i * s for i, s in zip(index, contiguous_strides(self.shape), strict=True))
 
 

@@ -9,6 +9,8 @@ Steps have times: odd ones for nests and calls, even ones for what happens in re
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -19,7 +21,7 @@ from functrace.backend.compiler.emit import Emitter, Unsupported, element_type
 from functrace.backend.compiler.nodes import Index, Node, Reader, SplitBoxError
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small
 from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
-from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction
+from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction, Scan
 
 __all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step", "choose", "has_element_type"]
 
@@ -28,6 +30,8 @@ _MOST_BOXES = 300
 _DEEPEST = 100  # operations that are read through on the way to an element
 _STORE = 4.0  # what storing and loading an element costs, in additions
 _ATTEMPTS = 20
+_POINT: list[tuple[Affine, ...]] = [()]
+_NOTHING: frozenset[Step] = frozenset()
 
 
 class Step:
@@ -40,11 +44,11 @@ class Step:
 
 
 class SmallStep(Step):
-    """An operation in registers."""
+    """All operations in registers at one time, in order."""
 
-    def __init__(self, time: int, eqn: Eqn) -> None:
+    def __init__(self, time: int) -> None:
         super().__init__(time)
-        self.eqn = eqn
+        self.alone: frozenset[Step] = frozenset([self])
 
 
 class CallStep(Step):
@@ -67,13 +71,15 @@ class Box:
         self.reader = Reader(extents, self._producer, nest.place)
         self.index = tuple(self.reader.variable(k, start) for k, start in enumerate(starts))
         self.nodes: dict[Var, Node] = {}
+        #: All values that a step of a cumulative root takes; the last one stands in `nodes`.
+        self.values: dict[Var, list[Node]] = {}
         self._nest = nest
 
     def _producer(self, var: Var, index: Index) -> tuple[Eqn, Lowering] | None:
         found = self._nest.roots.get(var)
         if found is None:
             return self._nest.plan.virtual.get(var)
-        if tuple(index) != self.index or isinstance(found[1], Reduction):
+        if tuple(index) != self.index or isinstance(found[1], (Reduction, Scan)):
             raise _OtherIndexError
         return found
 
@@ -85,11 +91,20 @@ class Box:
             try:
                 if isinstance(lowering, Reduction):
                     self.nodes[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
+                elif isinstance(lowering, Scan):
+                    self._first_step_apart(lowering.axis(**eqn.params)[0])
+                    self.values[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
+                    self.nodes[var] = self.values[var][-1]
                 else:
                     self.nodes[var] = self.reader.read(var, self.index)
             except SplitBoxError as cut:
                 return cut
         return None
+
+    def _first_step_apart(self, axis: int) -> None:
+        """Cuts off the first step of a run that other axes go along with, since it has no step before it."""
+        if self.starts[axis] == 0 and self.extents[axis] > 1 and math.prod(self.extents[axis + 1 :]) > 1:
+            raise SplitBoxError(axis, 1)
 
     def cut(self, cut: SplitBoxError) -> list[Box]:
         axis, at = cut.axis, cut.position
@@ -227,6 +242,7 @@ class Plan:
         self.weight: dict[Var, float] = {}
         self.depth: dict[Var, int] = {}
         self.reading: Step | None = None
+        self.small_steps: dict[int, SmallStep] = {}
         self.registers = Reader((), lambda var, index: self.virtual.get(var), self._place_for_registers, True)
         effects = 1
         for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
@@ -258,16 +274,18 @@ class Plan:
         """
         if _is_small(eqn, lowering):
             self._plan_small(eqn, lowering, waits)
-        elif not isinstance(lowering, Reduction) and eqn.outvars[0] not in self.stored:
+        elif not isinstance(lowering, (Reduction, Scan)) and eqn.outvars[0] not in self.stored:
             self._plan_virtual(eqn, lowering, waits)
         elif not self._plan_view(eqn, lowering):
             self._plan_root(eqn, lowering, waits)
 
     def _waits(self, eqn: Eqn) -> frozenset[Step]:
-        found: frozenset[Step] = frozenset()
+        found = _NOTHING
         for a in eqn.invars:
-            if isinstance(a, Var) and not self.waits[a] <= found:
-                found |= self.waits[a]
+            if isinstance(a, Var):
+                waits = self.waits[a]
+                if waits is not found and not waits <= found:
+                    found = found | waits if found else waits
         return found
 
     def place(self, var: Var, in_memory: bool) -> Place:
@@ -313,17 +331,21 @@ class Plan:
 
     def _plan_small(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
         out = eqn.outvars[0]
-        step = SmallStep(max((w.time + w.time % 2 for w in waits), default=0), eqn)
+        time = max([w.time + w.time % 2 for w in waits], default=0)
+        step = self.small_steps.get(time)
+        if step is None:
+            step = self.small_steps[time] = SmallStep(time)
+            self.steps.append(step)
         self.reading = step
-        indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*out.aval.shape)]
+        shape = out.aval.shape
+        indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*shape)] if shape else _POINT
         try:
             nodes = [self.registers.through(eqn, lowering, index) for index in indices]
         finally:
             self.reading = None
-        self.places[out] = Small(out.aval.shape, out.aval.dtype, nodes)
-        self.waits[out] = frozenset([step])
-        step.writes = [out]
-        self.steps.append(step)
+        self.places[out] = Small(shape, out.aval.dtype, nodes)
+        self.waits[out] = step.alone
+        step.writes.append(out)
 
     def _plan_view(self, eqn: Eqn, lowering: Lowering) -> bool:
         """A stored array that is a view of one in memory takes no step, unless it is a result."""
@@ -435,6 +457,7 @@ def choose(eqn: Eqn) -> Lowering | None:
     return None
 
 
+@functools.cache
 def has_element_type(dtype: np.dtype) -> bool:
     """Whether numbers of this type have a type in registers."""
     try:
