@@ -4,12 +4,13 @@
 - banded: the chained Rosenbrock function with trigonometric-exponential constraints (L. Lukšan and J. Vlček, 1999);
 - arrow: bundle adjustment, four cameras, each point seen by two (every point borders on cameras).
 
-CasADi builds its graph from MX or SX symbols and evaluates through bound buffers; JAX computes the dense Hessian. All
-give the entries of the lower triangle, column by column.
+CasADi builds its graph from MX or SX symbols and evaluates through bound buffers; JAX computes the dense Hessian; for
+the banded problem there is a loop written by hand for Numba. All give the entries of the lower triangle, by columns.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -194,6 +195,8 @@ def build(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
     """A call that evaluates the Hessian, and the rows and columns of what it gives."""
     if peer.name.startswith("casadi"):
         return build_casadi(peer, problem)
+    if peer.name == "numba":
+        return build_loops(problem)
     language = Array(peer.np)
 
     def lagrangian(x: Any, lam: Any, sigma: Any) -> Any:
@@ -235,6 +238,37 @@ def build_casadi(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, 
 
     call.keep = buffer, arguments  # type: ignore[attr-defined]
     return call, np.array(sparsity.row()), np.array(sparsity.get_col())
+
+
+def build_loops(problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
+    """The banded problem by hand: derivatives on paper, one loop over each family, compiled by Numba."""
+    import numba
+
+    n = problem.x.size
+
+    @numba.njit
+    def loops(x: Any, lam: Any, sigma: Any, out: Any) -> None:  # diagonal at even places, the one below at odd ones
+        out[:] = 0.0
+        for i in range(n - 1):
+            out[2 * i] += sigma * (1200.0 * x[i] * x[i] - 400.0 * x[i + 1] + 2.0)
+            out[2 * i + 1] += -400.0 * sigma * x[i]
+            out[2 * i + 2] += 200.0 * sigma
+        for i in range(n - 2):
+            a, b, c, w = x[i], x[i + 1], x[i + 2], lam[i]
+            e = math.exp(a - b)
+            out[2 * i] -= w * (2.0 + a) * e
+            out[2 * i + 1] += w * (1.0 + a) * e
+            out[2 * i + 2] += w * (18.0 * b + 2.0 * math.cos(2.0 * b) - a * e)
+            out[2 * i + 4] -= w * 2.0 * math.cos(2.0 * c)
+
+    out = np.zeros(2 * n - 1)
+
+    def call() -> np.ndarray:
+        loops(*problem.arguments, out)
+        return out
+
+    places = np.arange(2 * n - 1)
+    return call, (places + 1) // 2, places // 2
 
 
 def entries(peer: Peer, problem: Problem, reference: Expected, call: Callable[[], Any], rows: Any, cols: Any) -> Any:
@@ -323,8 +357,8 @@ def who(name: str, n: int) -> tuple[str, ...]:
 
 
 def scenarios(smoke: bool) -> Iterator[Scenario]:
-    for name in PROBLEMS:
+    for name in ("control", "banded") if smoke else PROBLEMS:
         for n in (100,) if smoke else SIZES:
             peers = who(name, n)
-            yield evaluation(name, n, peers)
+            yield evaluation(name, n, (*peers, "numba") if name == "banded" else peers)
             yield first_hessian(name, n, tuple(p for p in peers if p != "jax" and (p != "casadi-sx" or n <= BUILDS)))

@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--md", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
-    steps, rounds = (2000, 1) if options.smoke else (100_000, options.rounds)
+    steps, rounds = (300, 1) if options.smoke else (100_000, options.rounds)
     progress = Progress(rounds + 1)
     rows = measure(steps, CHECKPOINTS, rounds, progress)
     progress.close()

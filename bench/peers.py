@@ -217,6 +217,13 @@ def load_casadi_symbols(kind: str) -> Peer:
     return Peer(name=f"casadi-{kind}", module="casadi", np=casadi)
 
 
+def load_numba() -> Peer:
+    """Loops written by hand, which a scenario brings itself."""
+    import numba
+
+    return Peer(name="numba", module="numba", np=numba)
+
+
 LOADERS: dict[str, Callable[[], Peer]] = {
     "functrace": load_functrace,
     "eager": load_eager,
@@ -226,6 +233,7 @@ LOADERS: dict[str, Callable[[], Peer]] = {
     "casadi-mx": lambda: load_casadi_symbols("mx"),
     "casadi-sx": lambda: load_casadi_symbols("sx"),
     "casadi": load_casadi,
+    "numba": load_numba,
     "numpy": load_numpy,
 }
 

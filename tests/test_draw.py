@@ -114,6 +114,17 @@ def test_long_loops_fold_to_few_boxes():
     assert sum(int(re.match(r"f: (\d+) operations", n.lines[0])[1]) for n in drawing.nodes if n.kind == "block") == 300
 
 
+def test_many_inputs_are_one_box_per_argument():
+    def f(params, x):
+        for w in params:
+            x = x * w
+        return x
+
+    drawing = draw(f)([1.0] * 50, 2.0)
+    assert labels(drawing)[:2] == ["params: 50 arrays", "x"]
+    assert len(drawing.nodes) == 2 + 50 + 1
+
+
 def test_folding_keeps_the_order():
     def f(x, y):
         for _ in range(40):

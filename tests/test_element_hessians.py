@@ -281,6 +281,24 @@ def test_several_inputs():
     np.testing.assert_allclose(dense(hessian, hessian.values(x, y)), np.block([list(row) for row in blocks]))
 
 
+def test_inputs_of_any_shape():
+    def f(m, s, sigma):
+        return sigma * np.sum(np.sin(m[:, 1:]) * m[:, :-1] * s) + np.exp(s)
+
+    m, s = np.linspace(-1, 1, 6).reshape(2, 3), 0.5
+    closed = program(f, m, s, 2.0)
+    hessian = element_hessian(closed, (0, 1))
+    blocks = functrace.hessian(f, argnums=(0, 1))(m, s, 2.0)
+    shapes = [[(6, 6), (6, 1)], [(1, 6), (1, 1)]]
+    rows = zip(blocks, shapes, strict=True)
+    expected = np.block([[np.reshape(b, shape) for b, shape in zip(*row, strict=True)] for row in rows])
+    np.testing.assert_allclose(dense(hessian, hessian.values(m, s, 2.0)), expected, atol=1e-15)
+    hessian.compile()
+    np.testing.assert_allclose(dense(hessian, hessian.values(m, s, 2.0)), expected, atol=1e-15)
+    (entry,) = element_hessian(program(lambda s: np.sin(s) * s, 0.5)).values(0.5)
+    np.testing.assert_allclose(entry, 2 * np.cos(0.5) - 0.5 * np.sin(0.5))
+
+
 def test_single_precision():
     x = np.linspace(0.1, 1, 6, dtype=np.float32)
     hessian = element_hessian(program(rosenbrock, x))
@@ -406,6 +424,20 @@ def test_report_and_cost():
     assert any("rosenbrock" in source for source in family.sources)
     assert hessian.cost.flops > 99
     assert hessian.cost.bytes > 99 * 8
+
+
+def test_an_entry_is_explained_by_its_lines():
+    def f(x):
+        squares = np.sum(x**2)
+        products = np.sum(np.sin(x[1:]) * x[:-1])
+        return squares + products
+
+    hessian = element_hessian(program(f, np.ones(5)))
+    line = f.__code__.co_firstlineno
+    assert [text.split(":")[1].split()[0] for text in hessian.why(2, 3)] == [str(line + 2)]
+    assert hessian.why(2, 3) == hessian.why(3, 2)
+    assert len(hessian.why(2, 2)) == 2
+    assert hessian.why(0, 3) == ()
 
 
 # Jacobians

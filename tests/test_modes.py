@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 import functrace as ft
 import functrace.numpy as fnp
-import functrace.sparse  # noqa: F401  (gives the colouring)
+import functrace.sparse
+from bench import choice, memory
 from functrace import cli, lax
 from functrace.core.ir import Var, live_eqns
 from functrace.errors import ArgumentError
 from functrace.inspect import modes
+from functrace.interpreters.cost import jaxpr_cost
 from functrace.interpreters.linearize import linearize
 from functrace.transforms import _choice, jacobians
 from functrace.transforms._choice import Price, Product, Sweep, _bracket, _sweep_seconds, choose
@@ -77,7 +79,7 @@ def small_program(seed):
 
     def f(*xs):
         values = list(xs)
-        for choice, (p, q) in zip(choices, picks, strict=True):
+        for kind, (p, q) in zip(choices, picks, strict=True):
             x, y = values[int(p * len(values))], values[int(q * len(values))]
             n = min(len(x), len(y))
             values.append(
@@ -88,7 +90,7 @@ def small_program(seed):
                     lambda: fnp.reshape(fnp.sum(x * x), (1,)),  # noqa: B023
                     lambda: x[: max(n - 1, 1)] + 0.5,  # noqa: B023
                     lambda: np.exp(-x[::-1]),  # noqa: B023
-                ][choice]()
+                ][kind]()
             )
         return values[-1], values[-2]
 
@@ -323,6 +325,24 @@ def test_under_other_transformations():
     close(ft.grad(lambda x: (ft.jacobian(f)(x) ** 2).sum())(x), ft.grad(lambda x: (ft.jacrev(f)(x) ** 2).sum())(x))
 
 
+def test_compiled_waists_run_one_branch():
+    """Compiled programs multiply the parts too, and sweep as a whole only if a factor is infinite."""
+    f = waisted(200, 3, 150, 4)
+    x = RNG.normal(size=200)
+    close(ft.jit(ft.jacobian(f))(x), ft.jacrev(f)(x))
+    jaxpr = ft.make_jaxpr(ft.jacobian(f))(x).jaxpr
+    (choice,) = [e for e in jaxpr.eqns if e.primitive.name == "cond"]
+    whole, product = (jaxpr_cost(b).flops for b in choice.params["branches"])
+    outside = jaxpr_cost(jaxpr).flops - max(whole, product)
+    assert product == 0 and whole > 4 * (outside - 2 * 200 * 3 * 150)
+    a, b = RNG.normal(size=(30, 2)), RNG.normal(size=(2, 30))
+    g = lambda x: a @ fnp.where(b @ x > 0.0, np.log(b @ x), 0.0)  # noqa: E731
+    x = np.linalg.pinv(b) @ np.array([0.0, 1.0])
+    x = x - np.linalg.pinv(b) @ (b @ x - np.array([-1e-30, 1.0]))
+    with np.errstate(all="ignore"):
+        close(ft.jit(ft.jacobian(g))(x), ft.jacrev(g)(x))
+
+
 def test_python_branches_and_changed_closures():
     w = np.ones(20)
     f = lambda x: w * x if x[0] > 0 else np.outer(w, x).sum(0) * x  # noqa: E731
@@ -408,7 +428,8 @@ def test_patterns_are_those_of_the_constants_at_hand(monkeypatch):
     jacobian, x = ft.jacobian(f), RNG.normal(size=10)
     for seed in range(6):
         rng = np.random.default_rng(seed)
-        state.update(i=rng.integers(0, 10, 10), mask=rng.random(10) > 0.5, w=rng.normal(size=10) * (rng.random(10) > 0.5))
+        weights = rng.normal(size=10) * (rng.random(10) > 0.5)
+        state.update(i=rng.integers(0, 10, 10), mask=rng.random(10) > 0.5, w=weights)
         close(jacobian(x), ft.jacrev(f)(x))
 
 
@@ -496,3 +517,11 @@ def test_the_command(tmp_path, capsys):
     assert cli.main(["modes", "numpy:prod", "--hessian", "--at", str(tmp_path / "x.npy"), "--rounds", "1"]) == 0
     assert "hessian of R^2 -> R^1" in capsys.readouterr().out
     assert cli.main(["modes", "numpy:nothing", "--at", "1.0"]) == 1
+
+
+@pytest.mark.parametrize("bench", [choice, memory], ids=["choice", "memory"])
+def test_the_benches_run(bench, tmp_path, capsys):
+    target = tmp_path / "report.json"
+    assert bench.main(["--smoke", "--json", str(target)]) == 0
+    assert "|" in capsys.readouterr().out
+    assert json.loads(target.read_text())["rows"]

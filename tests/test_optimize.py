@@ -1,6 +1,7 @@
 """Solving problems by IPOPT and SciPy: published optima, multipliers, and messages for what cannot be solved."""
 
 import importlib.util
+import json
 import sys
 import types
 
@@ -11,6 +12,7 @@ from scipy.optimize import Bounds, LinearConstraint, NonlinearConstraint
 from scipy.sparse import csr_array
 from test_optimize_derivatives import banded, problem_of
 
+from bench import ipopt as bench_ipopt
 from functrace import optimize
 from functrace.errors import (
     ArgumentError,
@@ -349,6 +351,9 @@ BAD = {
     "method without bounds": (
         lambda: optimize.minimize(optimize.Problem(square, bounds=(0, 1), x0=[1.0]), "BFGS"), ArgumentError, "bounds",
     ),
+    "callback for IPOPT": (
+        lambda: optimize.minimize(hs71(), "ipopt", callback=print), ArgumentError, "takes no callback",
+    ),
     "NaN at the start": (
         lambda: optimize.minimize(optimize.Problem(lambda x: np.log(x[0]), x0=[-1.0]), "SLSQP"),
         ArgumentError, r"the objective is not finite at the start(.|\n)*nan at x0 = \[-1.\]",
@@ -373,5 +378,15 @@ def test_mistakes_have_messages(case):
 
 def test_infeasible_constraints_are_no_success():
     problem = optimize.Problem(square, (lambda x: np.sum(x**2), -2.0, -1.0), x0=np.ones(2))
-    result = optimize.minimize(problem, "SLSQP")
+    result = optimize.minimize(problem, "SLSQP", options={"maxiter": 30})
     assert not result.success and result.constr_violation > 0.5
+
+
+@needs_casadi
+def test_bench_of_whole_solves_runs(capsys, tmp_path):
+    assert bench_ipopt.main(["--smoke", "--json", str(tmp_path / "out.json"), "--md", str(tmp_path / "out.md")]) == 0
+    assert "| 50 | functrace | " in capsys.readouterr().out
+    assert {row["peer"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]} >= {
+        "functrace",
+        "CasADi MX",
+    }

@@ -8,7 +8,7 @@ from hock_schittkowski import EXAMPLES
 
 import functrace as ft
 from functrace import optimize
-from functrace.errors import NonScalarOutputError, ShapeError
+from functrace.errors import NonScalarOutputError, ShapeError, WrongStructureError
 from functrace.flatten_util import ravel_pytree
 
 NESTINGS = ("fwd-rev", "rev-fwd", "fwd-fwd", "rev-rev")
@@ -268,6 +268,23 @@ def test_a_dense_hessian_beside_sparse_constraints(rng):
     np.testing.assert_allclose(problem.lagrangian_hessian(x, lam, 2.0).toarray(), expected, rtol=1e-12, atol=1e-12)
     assert problem.hessian_structure.nnz == 21
     assert problem.jacobian_structure.nnz == 10
+
+
+@pytest.mark.parametrize("jit", [True, False])
+def test_check_finds_what_is_wrong(rng, jit, monkeypatch):
+    """A value in the wrong place, and a nonzero left out."""
+    problem = optimize.Problem(
+        lambda x: np.sum(x**4) + x[0] * x[3], optimize.Constraint(lambda x: x[1:] * x[:-1]), x0=np.ones(5), jit=jit
+    )
+    problem.check()
+    problem.check(rng.normal(size=5))
+    for which, values in (("hessian", problem.evaluation.hessian), ("jacobian", problem.evaluation.jacobian)):
+        for break_it in (lambda v: v[::-1], lambda v: np.where(np.arange(len(v)) == 0, 0.0, v)):
+            monkeypatch.setattr(problem.evaluation, which, lambda *args, v=values, b=break_it: b(v(*args)))
+            with pytest.raises(WrongStructureError, match=which.capitalize()):
+                problem.check(rng.normal(size=5))
+        monkeypatch.setattr(problem.evaluation, which, values)
+    problem.check(rng.normal(size=5))
 
 
 # Iterates.

@@ -20,7 +20,7 @@ from functrace.errors import (
     ShapeError,
     WrongStructureError,
 )
-from functrace.sparse import Pattern, Structure, compress, hessian, jacobian
+from functrace.sparse import Pattern, Structure, _tiers, compress, hessian, jacobian
 from functrace.sparse.coloring import Coloring, column_coloring, star_coloring
 
 X = np.array([0.3, -0.7, 1.1, 0.4, 2.0, -1.3])
@@ -264,6 +264,40 @@ def test_large_banded_problem_takes_few_sweeps():
     values = prepared.values(x)
     np.testing.assert_allclose(values[prepared.rows == prepared.cols], main, rtol=1e-12)
     np.testing.assert_allclose(values[prepared.rows != prepared.cols], side, rtol=1e-12)
+
+
+def test_bundle_adjustment_by_colours_and_by_elements():
+    """Points seen by two of four cameras: hubs, which share colours where cameras share no point."""
+    points = 12
+    seen = [(np.arange(points) + k) % 4 for k in range(2)]
+
+    def residuals(x):
+        cameras, at = fnp.reshape(x[:28], (4, 7)), fnp.reshape(x[28:], (points, 3))
+        total = 0.0
+        for camera in (cameras[s] for s in seen):
+            side = at[:, 0] + camera[:, 1] * at[:, 2] - camera[:, 2] * at[:, 1] + camera[:, 3]
+            depth = at[:, 2] + camera[:, 0] * at[:, 1] - camera[:, 1] * at[:, 0] + camera[:, 4] + 5.0
+            total = total + np.sum((camera[:, 6] * side / depth - camera[:, 5]) ** 2)
+        return total
+
+    x = np.random.default_rng(0).normal(size=28 + 3 * points) * 0.3
+    expected = ft.hessian(residuals)(x)
+    for method in ("coloring", "elements", "auto"):
+        prepared = hessian(residuals, method).prepare(x, check=True)
+        np.testing.assert_allclose(prepared(x).toarray(), expected, rtol=1e-10, atol=1e-11)
+        assert prepared.choice.sweeps <= 17
+
+
+@pytest.mark.parametrize("function", [constraints, arrowhead])
+@pytest.mark.parametrize("mode", ["fwd", "rev", "both"])
+def test_machine_code_takes_over(function, mode, monkeypatch):
+    prepared = jacobian(function, mode).prepare(X)
+    curved = hessian(lambda x: np.sum(function(x)), "coloring").prepare(X)
+    first, bent = prepared.values(X), curved.values(X)
+    monkeypatch.setattr(_tiers, "PATIENCE", -1.0)
+    close(prepared.values(X), first)
+    close(curved.values(X), bent)
+    close(prepared.values(2 * X), ft.jacfwd(function)(2 * X)[prepared.rows, prepared.cols])
 
 
 # Choice

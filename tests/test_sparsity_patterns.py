@@ -274,6 +274,28 @@ def test_long_loops_are_covered_without_following_their_steps():
     assert small.sum() == 2 * (2 + 3 + 4)
 
 
+SCANS = [case for case in CASES if case.primitive.name == "scan"]
+
+
+@pytest.mark.parametrize("case", SCANS, ids=str)
+def test_the_cover_of_a_loop_covers_its_steps(case, monkeypatch):
+    followed = structures(case)
+    monkeypatch.setattr(functrace.control._sparsity, "_FOLLOWED", -1)
+    for exact, cover in zip(followed, structures(case), strict=True):
+        assert not exact[~cover].any()
+
+
+def test_the_cover_of_a_loop_knows_how_far_its_steps_reach(monkeypatch):
+    def smooth(u):
+        return lax.fori_loop(0, 4, lambda i, u: fnp.concatenate([u[:1], u[1:-1] + u[2:] * u[:-2], u[-1:]]), u)
+
+    exact = jacobian_pattern(smooth)(np.ones(30)), hessian_pattern(lambda u: fnp.sum(smooth(u)))(np.ones(30))
+    monkeypatch.setattr(functrace.control._sparsity, "_FOLLOWED", -1)
+    cover = jacobian_pattern(smooth)(np.ones(30)), hessian_pattern(lambda u: fnp.sum(smooth(u)))(np.ones(30))
+    assert cover[0].covers(exact[0]) and cover[1].covers(exact[1])
+    assert exact[0].nnz < cover[0].nnz < 0.7 * 30 * 30
+
+
 # random programs
 
 

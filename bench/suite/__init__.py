@@ -2,12 +2,14 @@
 
 Each case is written once over a NumPy-like namespace. Results are checked, then calls are timed in interleaved rounds;
 first calls, fresh processes and peak memory come with them. JAX dispatches asynchronously or not for a whole process,
-so the cases run in two; a bar against JAX is against the better one.
+so the cases run in two; a bar against JAX is against the better one. By default all libraries have one core, the same
+one: with more, their thread pools get in each other's way.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -105,6 +107,25 @@ def run_child(arguments: Sequence[str], dispatch: str, file: Path) -> dict[str, 
     return json.loads(file.read_text(encoding="utf-8"))
 
 
+@contextlib.contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """This process and those it starts on so many cores; 0 for all."""
+    pools = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    environment, able = dict(os.environ), hasattr(os, "sched_setaffinity")
+    cores = os.sched_getaffinity(0) if able else set()
+    if count:
+        os.environ.update(dict.fromkeys(pools, str(count)))
+        if able:
+            os.sched_setaffinity(0, sorted(cores)[-count:])
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        if able:
+            os.sched_setaffinity(0, cores)
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench suite", description="The table of performance bars.")
     parser.add_argument("--smoke", action="store_true", help="small sizes, two rounds: only to see that it runs")
@@ -113,6 +134,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--peers", default=",".join(n for n in LOADERS if n != "numpy"), help="of %(default)s")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows whose name contains this")
     parser.add_argument("--rounds", type=int, default=7, help="rounds in which peers take turns (%(default)s)")
+    parser.add_argument("--cores", type=int, default=1, help="how many cores for all; 0: every one (%(default)s)")
     parser.add_argument("--dispatch", choices=DISPATCH, help="measure in this process, JAX dispatching so")
     options = parser.parse_args(argv)
     selected = [row for row in rows(options.smoke) if options.only in row.name]
@@ -125,6 +147,14 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = ["--only", options.only, "--peers", options.peers, "--rounds", str(options.rounds)]
     arguments += ["--smoke"] if options.smoke else []
+    with on_cores(options.cores):
+        return whole(options, selected, names, arguments)
+
+
+def whole(
+    options: argparse.Namespace, selected: Sequence[Row], names: Sequence[str], arguments: Sequence[str]
+) -> int:
+    """Both processes, the fresh ones, and the table of them all."""
     with tempfile.TemporaryDirectory() as directory:
         reports = {d: run_child(arguments, d, Path(directory) / f"{d}.json") for d in DISPATCH}
     runs = {d: [Timing(**t) for t in report["timings"]] for d, report in reports.items()}  # type: ignore[attr-defined]
@@ -141,7 +171,7 @@ def main(argv: Sequence[str]) -> int:
         [
             "## bench: suite",
             "",
-            f"{host['cpu']}, {host['cores']} cores, Python {host['python']}; "
+            f"{host['cpu']}, {options.cores or 'all'} of {host['cores']} cores, Python {host['python']}; "
             + ", ".join(f"{n} {v}" for n, v in versions.items())  # type: ignore[attr-defined]
             + ". Medians of interleaved rounds; JAX at its better dispatch setting; 'times the bar' above 1 meets it.",
             "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,51 +53,43 @@ class Verdict:
         return "met" if self.ratio >= 1.0 else "within 1.5" if self.ratio >= 1 / 1.5 else "not met"
 
 
-def best(timings: Sequence[Timing], value: Callable[[Timing], float]) -> dict[str, Timing]:
-    """Of each peer the timing in the process where it did best."""
-    found: dict[str, Timing] = {}
-    for timing in timings:
-        if timing.peer not in found or value(timing) < value(found[timing.peer]):
-            found[timing.peer] = timing
-    return found
-
-
 def judge(row: Row, runs: Mapping[str, Sequence[Timing]]) -> list[Verdict]:
     """The row's verdicts from the timings of each process; ratios are those within a process."""
-    verdicts: list[Verdict] = []
-    names = [scenario.name for scenario in row.scenarios]
-    for name in names:
-        timings = [t for run in runs.values() for t in run if t.scenario == name]
-        if not any(t.peer == BASELINE for t in timings):
-            continue
-        value: Callable[[Timing], float] = (lambda t: t.first) if row.first else (lambda t: t.median)
-        found = best(timings, value)
-        ours = value(found[BASELINE])
-        ratios = []
+    verdicts = [v for s in row.scenarios if (v := judge_case(row, s.name, runs)) is not None]
+    return verdicts + (spreads(row, verdicts) if row.spread is not None else [])
+
+
+def judge_case(row: Row, name: str, runs: Mapping[str, Sequence[Timing]]) -> Verdict | None:
+    """One scenario; the times shown are those of the process that decides."""
+
+    def value(timing: Timing) -> float:
+        return timing.first if row.first else timing.median
+
+    found = {d: {t.peer: t for t in run if t.scenario == name} for d, run in runs.items()}
+    found = {d: timings for d, timings in found.items() if BASELINE in timings}
+    if not found:
+        return None
+    ratios: list[tuple[float, str]] = []
+    for dispatch, timings in found.items():
         for peer, factor in row.faster.items():
-            theirs = (name, peer)
-            ratios += [
-                min(ratio_to(t, run, row.first) for t in run if (t.scenario, t.peer) == theirs) / factor
-                for run in runs.values()
-                if any((t.scenario, t.peer) == theirs for t in run)
-            ]
-        for part, limit in row.at_most.items():
-            if part in name:
-                ratios.append(limit * found[BASELINE].operations / ours)
-        others = {peer: value(t) for peer, t in found.items() if peer != BASELINE}
-        verdicts.append(Verdict(row.name, row.bar, name, ours, others, min(ratios) if ratios else None))
-    if row.spread is not None:
-        verdicts += spreads(row, verdicts)
-    return verdicts
+            if peer in timings:
+                ratios.append((ratio_to(timings[peer], timings[BASELINE], row.first) / factor, dispatch))
+    quickest = min(found, key=lambda d: value(found[d][BASELINE]))
+    for part, limit in row.at_most.items():
+        if part in name:
+            ours = found[quickest][BASELINE]
+            ratios.append((limit * ours.operations / value(ours), quickest))
+    ratio, decides = min(ratios) if ratios else (None, quickest)
+    shown = {peer: value(t) for timings in (*found.values(), found[decides]) for peer, t in timings.items()}
+    return Verdict(row.name, row.bar, name, shown.pop(BASELINE), shown, ratio)
 
 
-def ratio_to(timing: Timing, run: Sequence[Timing], first: bool) -> float:
-    """How many times faster functrace is than this timing's peer in the same process."""
-    if not first:
-        assert timing.ratio is not None
-        return timing.ratio
-    ours = next(t for t in run if (t.scenario, t.peer) == (timing.scenario, BASELINE))
-    return timing.first / ours.first
+def ratio_to(peer: Timing, ours: Timing, first: bool) -> float:
+    """How many times faster functrace is than a peer in the same process."""
+    if first:
+        return peer.first / ours.first
+    assert peer.ratio is not None
+    return peer.ratio
 
 
 def spreads(row: Row, verdicts: Sequence[Verdict]) -> list[Verdict]:

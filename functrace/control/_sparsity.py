@@ -105,10 +105,10 @@ def of_while(
 ) -> list[Any]:
     """No derivative flows through the condition."""
     _, constants, state = split(operands, cond_consts, body_consts)
-    return _repeated(body, constants, state, [], 1)
+    return _repeated(body, constants, state, [], None)
 
 
-def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list[Any], length: int) -> list[Any]:
+def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list[Any], steps: int | None) -> list[Any]:
     """A loop's results, each depending on whatever some number of steps makes it depend on.
 
     The step's dependence matrix of carry on carry is closed under composition; second derivatives within a step are
@@ -120,7 +120,7 @@ def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list
     size = step.size
     rows, columns = _pairs_of(step.jacobian())
     leaves = rows < carried
-    reach = _closure(rows[leaves], columns[leaves] - fixed, fixed, carried, size)
+    reach = _closure(rows[leaves], columns[leaves] - fixed, fixed, size, steps)
     direct = _matrix(rows, columns, (sum(a.size for a in jaxpr.out_avals), size))
     results = (direct @ reach).tocoo()
     left, right = step.hessian()
@@ -141,6 +141,7 @@ def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list
         derived(a, Pointwise([True, True]), (new, old), "loop") if is_inexact(a.dtype) else new
         for a, new, old in zip(jaxpr.out_avals, found, state, strict=False)
     ]
+    length = steps or 0
     stacks = [
         derived(
             ShapedArray((length, *a.shape), a.dtype),
@@ -153,15 +154,19 @@ def _repeated(jaxpr: Jaxpr, constants: list[Any], state: list[Any], inputs: list
     return [*ends, *stacks]
 
 
-def _closure(rows: np.ndarray, columns: np.ndarray, fixed: int, carried: int, size: int) -> Any:
-    """What the inputs of a step depend on, among the inputs of all steps: constants, entering carry and slices."""
+def _closure(rows: np.ndarray, columns: np.ndarray, fixed: int, size: int, steps: int | None) -> Any:
+    """What the inputs of a step depend on, among those of all steps so far: constants, entering carry and slices.
+
+    By repeated squaring, until nothing is added or all steps are done (None: nothing bounds them).
+    """
     own = np.arange(size)
-    matrix = _matrix(rows + fixed, columns + fixed, (size, size)) + _matrix(own, own, (size, size))
-    while True:
+    matrix, done = _matrix(rows + fixed, columns + fixed, (size, size)) + _matrix(own, own, (size, size)), 1
+    while steps is None or done < steps:
         further = (matrix @ matrix).astype(bool)
         if further.nnz == matrix.nnz:
-            return further
-        matrix = further
+            break
+        matrix, done = further, 2 * done
+    return matrix
 
 
 def _matrix(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Any:

@@ -19,8 +19,8 @@ Rules, in the order they always stand:
 - `taylor(order, operands, out, **params)`: optional, a recurrence for Taylor coefficients; see `interpreters.taylor`.
 - `fold(operands, **params)`: optional, the atom that the output equals where the operation changes nothing, or None.
 - `uniform(operands, **params)`: optional, the number that all elements of the output equal, or None.
-- `unfold(run, *operands, **params)`: optional, for primitives that hold programs they run at values: the list of outputs,
-  each program (a jaxpr or a function) run by `run(program, *values)`, so that an interpreter can look inside.
+- `unfold(run, *operands, **params)`: optional, for primitives that hold programs they run at values: the list of
+  outputs, each program (a jaxpr or a function) run by `run(program, *values)`, so that an interpreter can look inside.
 - `kink`: optional, a `Kink`: where the operation is not differentiable, and what it is on either side; read by
   `inspect.kinks`.
 - `formula`: optional text for people, an expression of the operands `x, y, z, w` in Python's syntax, or a function
@@ -173,7 +173,7 @@ class Primitive:
 
     __call__ = bind
 
-    def define(self, **rules: Callable[..., Any]) -> None:
+    def define(self, **rules: Any) -> None:
         """Give rules that need primitives defined after this one.
 
         Raises:

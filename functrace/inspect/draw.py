@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
@@ -290,13 +291,16 @@ def _graph(
     inner = [a for a in drawn if a.program is not None and a.targets[0] not in outputs]
     nodes: list[Node] = []
     members: list[list[Assignment]] = []
-    for assignment in drawn:
-        if assignment.program is None:
-            (symbol,) = assignment.targets
-            shown = array_text(traces.values[symbol], digits) if values else _type_text(traces.values[symbol])
-            line = text.symbol(symbol) + (f" = {shown}" if values else f": {shown}" if shown else "")
-            nodes.append(Node("input", [line], [symbol]))
-            members.append([assignment])
+    given = [a for a in drawn if a.program is None]
+    for group in _gathered(given, largest):
+        symbols = [t for a in group for t in a.targets]
+        if len(group) == 1:
+            value = traces.values[symbols[0]]
+            shown = f" = {array_text(value, digits)}" if values else f": {_type_text(value)}" if np.ndim(value) else ""
+            nodes.append(Node("input", [text.symbol(symbols[0]) + shown], symbols))
+        else:
+            nodes.append(Node("input", [f"{_argument(group[0])}: {len(group)} arrays"], symbols))
+        members.append(group)
     for group in _folded(inner, largest, getattr(fun, "__code__", None)):
         nodes.append(_operation(group[0], text) if len(group) == 1 else _block(group))
         nodes[-1].defines = [t for a in group for t in a.targets]
@@ -319,8 +323,19 @@ def _graph(
 
 
 def _type_text(value: Any) -> str:
-    aval = aval_of(value)
-    return "" if not aval.shape else str(aval)
+    return str(aval_of(value))
+
+
+def _argument(assignment: Assignment) -> str:
+    """The name of the argument that an input belongs to."""
+    return re.split(r"[\[.]", assignment.targets[0].label)[0]
+
+
+def _gathered(given: list[Assignment], largest: int) -> list[list[Assignment]]:
+    """The inputs, a box each, or a box per argument if they are many."""
+    if len(given) <= max(largest // 2, 1):
+        return [[a] for a in given]
+    return [list(group) for _, group in groupby(given, key=_argument)]
 
 
 def _clipped(text: str) -> str:

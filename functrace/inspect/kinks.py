@@ -173,6 +173,9 @@ class _KinkTrace(Watching, JVPTrace):
         assert kink is not None
         if not active.any():
             return out
+        if primitive.multiple:
+            self.unknown = True
+            return out
         dtype = np.asarray(out.primal).dtype
         if kink.limit is None:
             if not is_inexact(dtype):

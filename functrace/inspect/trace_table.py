@@ -291,15 +291,15 @@ def trace_table(fun: Callable[..., Any]) -> Callable[..., TraceTable]:
         ...     return np.log(x1) + x1 * x2 - np.sin(x2)
         >>> print(trace_table(f)(2.0, 5.0, mode="primal"))
         primal trace ↓
-        -----------------------
-        x1              = 2
-        x2              = 5
-        v1 = ln(x1)     = 0.693
-        v2 = x1 · x2    = 10
-        v3 = v1 + v2    = 10.693
-        v4 = sin(x2)    = -0.959
-        v5 = v3 - v4    = 11.652
-        y  = v5         = 11.652
+        ---------------------
+        x1           = 2
+        x2           = 5
+        v1 = ln(x1)  = 0.693
+        v2 = x1 · x2 = 10
+        v3 = v1 + v2 = 10.693
+        v4 = sin(x2) = -0.959
+        v5 = v3 - v4 = 11.652
+        y  = v5      = 11.652
     """
     check_callable(fun, "trace_table")
 

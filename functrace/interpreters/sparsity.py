@@ -249,7 +249,8 @@ class Program:
         tables = []
         for out in self.outs:
             size = aval_of(out).size
-            terms = found[out.position] if any(out is node for node in nodes) else ()
+            reached = isinstance(out, DependenceTracer) and out.position is not None
+            terms = found[out.position] if reached else ()
             parts = [(np.arange(1, size + 1), t.numbers.reshape(-1), t.table) for t in terms]
             if len(parts) == 1 and parts[0][2] is None:
                 rows = parts[0][1]

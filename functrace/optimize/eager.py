@@ -13,9 +13,10 @@ import numpy as np
 
 from functrace import numpy as fnp
 from functrace.optimize.evaluation import Evaluation, Plan
+from functrace.optimize.iterate import Iterate
 from functrace.optimize.lagrangian import weighted
 from functrace.sparse import Choice, Structure
-from functrace.transforms import grad, linearize, vjp, vmap
+from functrace.transforms import grad, jvp, linearize, vjp, vmap
 
 __all__ = ["EagerEvaluation"]
 
@@ -78,6 +79,9 @@ class _Second:
 
 class EagerEvaluation(Evaluation):
     """The programs of a problem, run by tracing each time."""
+
+    def jacobian_product(self, at: Iterate, v: np.ndarray) -> np.ndarray:
+        return jvp(lambda x: self.both(x, *at.params)[1], (at.x,), (v,))[1]
 
     @cached_property
     def first(self) -> Any:

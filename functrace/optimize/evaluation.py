@@ -103,6 +103,10 @@ class Evaluation:
     def hessian(self, at: Iterate, lam: np.ndarray, sigma: float) -> np.ndarray:
         return self.hessian_plan.values(at, lam, sigma)
 
+    def jacobian_product(self, at: Iterate, v: np.ndarray) -> np.ndarray:
+        """The Jacobian times a vector, computed without the Jacobian."""
+        return self.first.constraints.push(*at.first[2:], v)
+
     def gradient_of_lagrangian(self, at: Iterate, lam: np.ndarray, sigma: float) -> np.ndarray:
         values = at.second(lam, sigma)[0]
         if needs_guard(values, lam, sigma):

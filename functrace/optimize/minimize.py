@@ -39,7 +39,7 @@ def minimize(
         params: other parameters than the problem's.
         tol: the solver's tolerance.
         options: the solver's options, by its own names; for IPOPT also "interface": "casadi" or "cyipopt".
-        callback: called after each iteration, as SciPy's solvers do; not by IPOPT.
+        callback: called after each iteration, as SciPy's solvers do; IPOPT takes none.
 
     Returns:
         A `scipy.optimize.OptimizeResult` with x (a pytree like x0), fun, success, status, message, nit, jac (the
@@ -73,6 +73,12 @@ def minimize(
             remedy="write minimize(Problem(f, constraints, bounds=..., x0=...))",
         )
     method = _choose(problem, method)
+    if method == "ipopt" and callback is not None:
+        raise ArgumentError(
+            "IPOPT takes no callback here",
+            where=user_line(),
+            remedy="drive it yourself through problem.ipopt_callbacks(), or choose one of SciPy's methods",
+        )
     start = problem.x0 if x0 is None else problem.variables.vector(x0, "x0")
     start = np.clip(start, problem.lower, problem.upper)
     check_start(problem, start, params, derivatives=method != "ipopt")

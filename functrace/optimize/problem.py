@@ -10,7 +10,7 @@ import numpy as np
 from functrace import numpy as fnp
 from functrace import tree
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.errors import InputError, NonScalarOutputError, ShapeError
+from functrace.errors import InputError, NonScalarOutputError, ShapeError, WrongStructureError
 from functrace.optimize.constraints import as_constraints, bounds_of_variables, spread_bounds
 from functrace.optimize.eager import EagerEvaluation
 from functrace.optimize.evaluation import Evaluation
@@ -227,6 +227,31 @@ class Problem:
         with np.errstate(all="ignore"):
             return self.evaluation.hvp(at, self.multipliers(lam), float(sigma), direction)
 
+    def check(self, x: Any = None, params: Any = None, *, seed: int = 0, rtol: float = 1e-8) -> None:
+        """Compare the sparse matrices along a random direction with products that are computed without them.
+
+        A nonzero that a structure misses, or a value in the wrong place, changes a random product almost surely.
+
+        Args:
+            x: the point; a random one beside x0 by default.
+            params: other parameters than the problem's.
+            seed: of the random direction and multipliers.
+            rtol: how far apart the products may be, relative to their largest element.
+
+        Raises:
+            WrongStructureError: they differ.
+        """
+        generator = np.random.default_rng(seed)
+        point = self.x0 + 1e-3 * generator.normal(size=self.size) if x is None else self.variables.vector(x)
+        v, lam = generator.normal(size=self.size), generator.normal(size=self.count)
+        at = self.at(point, params)
+        values = at.hessian_values(lam, 0.5)
+        product = self.hessian_structure.matvec(values, v)
+        _require_same("Hessian", product, self.lagrangian_hvp(point, lam, v, 0.5, params), rtol)
+        if self.count:
+            product = self.jacobian_structure.matvec(at.jacobian_values, v)
+            _require_same("Jacobian", product, self.evaluation.jacobian_product(at, v), rtol)
+
     @cached_property
     def jacobian_structure(self) -> DerivativeStructure:
         """Places of the Jacobian's nonzeros; `values(x, params=None, out=None)`."""
@@ -333,6 +358,17 @@ class Callbacks:
     def hessianstructure(self) -> tuple[np.ndarray, np.ndarray]:
         structure = self._problem.hessian_structure
         return structure.rows.copy(), structure.cols.copy()
+
+
+def _require_same(what: str, sparse: np.ndarray, direct: np.ndarray, rtol: float) -> None:
+    off = np.abs(sparse - direct)
+    if np.isfinite(direct).all() and not np.max(off, initial=0.0) <= rtol * np.max(np.abs(direct), initial=1.0):
+        raise WrongStructureError(
+            f"the sparse {what} times a vector differs from the product computed without it",
+            where=user_line(),
+            got=f"{sparse[np.argmax(off)]} for {direct[np.argmax(off)]} in row {int(np.argmax(off))}",
+            remedy="if a derivative is discontinuous here, check at another x; else please report this",
+        )
 
 
 def _as_float(value: Any) -> Any:

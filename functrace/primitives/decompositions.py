@@ -19,7 +19,7 @@ import numpy as np
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted, moving
 from functrace.errors import UnsupportedFunctionError
-from functrace.primitives import _fast
+from functrace.primitives import _fast, kinks
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import diagonal, dot_general, matmul
 from functrace.primitives.elementwise import (
@@ -231,6 +231,7 @@ eigh = matrix_function(
     _eigh_aval,
     multiple=True,
     jvp=_eigh_jvp,
+    kink=kinks.spectrum("equal eigenvalues", np.linalg.eigvalsh),
     sparsity=matrices(reads=_triangle_read),
     cost=per_matrix(lambda n, _: 9 * n**3),
 )
@@ -335,5 +336,6 @@ svd = matrix_function(
     _svd_aval,
     multiple=True,
     jvp=_svd_jvp,
+    kink=kinks.spectrum("equal singular values", lambda a: np.linalg.svd(a, compute_uv=False)),
     cost=per_matrix(lambda m, n: 14 * max(m, n) * min(m, n) ** 2 + 8 * min(m, n) ** 3),
 )

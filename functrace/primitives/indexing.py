@@ -24,7 +24,7 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.structure import moves
 from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import Layout, Rule, View, Work, counted, moving, viewing
-from functrace.primitives import _fast, _moves
+from functrace.primitives import _fast, _moves, _scatters, kinks
 from functrace.primitives._structures import gathered, scattered
 from functrace.primitives.elementwise import equal, select, zero_of
 from functrace.primitives.families import broadcast, linear, reshape, unwrap
@@ -437,11 +437,13 @@ scatter_set = _jointly_linear(
     "scatter_set", scatter_impl(None), scatter_aval, _set_transpose, scatter_batch(lambda: scatter_set),
     sparsity=scattered(replaces=scatter_impl(None)),
     cost=moving,
+    lower=_scatters.scatter(None, "fiub"),
 )
 scatter_add = _jointly_linear(
     "scatter_add", scatter_impl(np.add), scatter_aval, _add_transpose, scatter_batch(lambda: scatter_add),
     sparsity=scattered(),
     cost=scatter_cost((1, 2)),
+    lower=_scatters.scatter(lambda e, old, new: old + new, "fiub"),
 )
 
 
@@ -487,5 +489,6 @@ searchsorted = Primitive(
     batch=_searchsorted_batch,
     family="indexing",
     nondifferentiable=True,
+    kink=kinks.insertion(),
     cost=counted(_searchsorted_flops),
 )

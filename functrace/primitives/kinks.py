@@ -15,9 +15,9 @@ import numpy as np
 from functrace.core.primitive import Kink
 
 __all__ = [
-    "choice", "comparison", "conversion", "cumulative_extremum", "extremum", "homogeneous", "order", "position",
-    "quotient", "root_power", "smaller", "sorted_ties", "step", "to_half", "to_integer", "truncation", "undetermined",
-    "unit_edge",
+    "choice", "comparison", "conversion", "cumulative_extremum", "extremum", "homogeneous", "insertion",
+    "order", "position", "quotient", "root_power", "smaller", "sorted_ties", "spectrum", "step", "to_half",
+    "to_integer", "truncation", "undetermined", "unit_edge",
 ]  # fmt: skip
 
 
@@ -149,6 +149,39 @@ def order() -> Kink:
     """Of the order of elements along an axis."""
     by_value = sorted_ties()
     return Kink("tie", lambda x, *, axis, kind: by_value.distance(x, axis=axis))
+
+
+def spectrum(what: str, values: Callable[..., Any]) -> Kink:
+    """Of a decomposition: where two of its values (which come sorted) are equal, these cross."""
+
+    def distance(a: Any, **params: Any) -> Any:
+        found = values(a)
+        gaps = np.abs(np.diff(found, axis=-1))
+        edge = np.full((*found.shape[:-1], 1), np.inf)
+        return np.minimum(np.concatenate([edge, gaps], -1), np.concatenate([gaps, edge], -1))
+
+    return Kink(what, distance)
+
+
+def insertion() -> Kink:
+    """Of the place of values among sorted ones: where they are equal."""
+
+    def distance(a: Any, v: Any, *, side: str) -> Any:
+        a, v = _paired(a, v)
+        return np.min(np.abs(a - v), axis=-1, initial=np.inf)
+
+    def limit(operands: Any, dots: Any, *, side: str) -> tuple[Any, Any]:
+        (a, v), (a_dot, v_dot) = _paired(*operands), _paired(*dots)
+        below = (a < v) | ((a == v) & (a_dot < v_dot))
+        unknown = ((a == v) & (a_dot == v_dot)).any(axis=-1)
+        return below.sum(axis=-1), np.where(unknown, np.nan, 0.0)
+
+    return Kink("knot", distance, limit)
+
+
+def _paired(a: Any, v: Any) -> tuple[Any, Any]:
+    """Sorted values along a last axis, to be compared with the values beside them; see `searchsorted`."""
+    return a.reshape(*a.shape[:-1], *(1,) * (v.ndim - a.ndim + 1), a.shape[-1]), v[..., None]
 
 
 def sorted_ties() -> Kink:

@@ -17,7 +17,7 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Rule, Work, counted
 from functrace.errors import MissingRuleError
-from functrace.primitives import _fast, _moves, kinks
+from functrace.primitives import _fast, _moves, _runs, kinks
 from functrace.primitives._structures import cumulative, reduction
 from functrace.primitives.elementwise import (
     FUNCTION,
@@ -421,6 +421,7 @@ linear_recurrence = Primitive(
     family="cumulative",
     sparsity=cumulative(recurrence=True),
     cost=_cumulative_cost(2),
+    lower=_runs.linear_recurrence,
 )
 cumsum = linear(
     "cumsum",
@@ -430,6 +431,7 @@ cumsum = linear(
     lambda size, x, *, axis, reverse: cumsum(x, axis=axis + 1, reverse=reverse),
     sparsity=cumulative(),
     cost=_cumulative_cost(1),
+    lower=_runs.cumsum,
 )
 
 
@@ -485,11 +487,13 @@ def _cumlogsumexp_jvp(
     return [out], [linear_recurrence(before, mul(_share(x, out), tangents[0]), axis=axis, reverse=reverse)]
 
 
-cumprod = _cumulative("cumprod", np.multiply, _cumprod_jvp, sparsity=cumulative(curved=True, distinct=True))
+cumprod = _cumulative(
+    "cumprod", np.multiply, _cumprod_jvp, sparsity=cumulative(curved=True, distinct=True), lower=_runs.cumprod
+)
 cummax = _cumulative("cummax", np.maximum, _cumulative_extremum_jvp(lambda: cummax))
 cummin = _cumulative("cummin", np.minimum, _cumulative_extremum_jvp(lambda: cummin))
-cummax.define(kink=kinks.cumulative_extremum(1))
-cummin.define(kink=kinks.cumulative_extremum(-1))
+cummax.define(kink=kinks.cumulative_extremum(1), lower=_runs.cummax)
+cummin.define(kink=kinks.cumulative_extremum(-1), lower=_runs.cummin)
 cumlogsumexp = _cumulative(
-    "cumlogsumexp", np.logaddexp, _cumlogsumexp_jvp, sparsity=cumulative(curved=True)
+    "cumlogsumexp", np.logaddexp, _cumlogsumexp_jvp, sparsity=cumulative(curved=True), lower=_runs.cumlogsumexp
 )

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from functrace.core.primitive import Primitive, is_linear
+from functrace.core.primitive import Kink, Primitive, is_linear
 from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import counted
+from functrace.primitives import _scatters
 from functrace.primitives._structures import scattered
 from functrace.primitives.elementwise import convert, div, equal, isnan, logical_and, logical_or, select, zero_of
 from functrace.primitives.families import mul, reshape
@@ -138,6 +139,7 @@ scatter_multiply = Primitive(
     family="indexing",
     sparsity=scattered(products=True),
     cost=scatter_cost((1, 6)),
+    lower=_scatters.scatter(lambda e, old, new: old * new, "fiub"),
 )
 
 
@@ -169,7 +171,30 @@ def _extremum_jvp(primitive: Callable[[], Primitive]) -> Callable[..., Any]:
     return jvp
 
 
-def _extremum(name: str, ufunc: np.ufunc, itself: Callable[[], Primitive]) -> Primitive:
+def _competitors(primitive: Primitive, operands: Any, params: dict[str, Any]) -> tuple[Any, Any]:
+    """Which elements and updates attain the extremum, on plain values."""
+    x, *indices, updates = operands
+    out = primitive.impl(*operands, **params)
+    return x == out, updates == gather.impl(out, *indices, **params)
+
+
+def _extremum_kink(primitive: Callable[[], Primitive], worst: float) -> Kink:
+    """Where several attain the extremum: the fastest of them goes on."""
+
+    def distance(*operands: Any, **params: Any) -> Any:
+        x_attains, u_attains = _competitors(primitive(), operands, params)
+        count = scatter_add.impl(x_attains.astype(float), *operands[1:-1], u_attains.astype(float), **params)
+        return np.where(count > 1, 0.0, np.inf)
+
+    def limit(operands: Any, dots: Any, **params: Any) -> tuple[Any, Any]:
+        x_attains, u_attains = _competitors(primitive(), operands, params)
+        speeds, others = np.where(x_attains, dots[0], worst), np.where(u_attains, dots[-1], worst)
+        return primitive().impl(*operands, **params), primitive().impl(speeds, *operands[1:-1], others, **params)
+
+    return Kink("tie", distance, limit)
+
+
+def _extremum(name: str, ufunc: np.ufunc, itself: Callable[[], Primitive], worst: float) -> Primitive:
     return Primitive(
         name,
         scatter_impl(ufunc),
@@ -177,10 +202,14 @@ def _extremum(name: str, ufunc: np.ufunc, itself: Callable[[], Primitive]) -> Pr
         jvp=_extremum_jvp(itself),
         batch=scatter_batch(itself),
         family="indexing",
+        kink=_extremum_kink(itself, worst),
         sparsity=scattered(),
         cost=scatter_cost((1, 1)),
+        lower=_scatters.scatter(
+            lambda e, old, new: e.combine("max" if ufunc is np.maximum else "min", old, new), "fiub"
+        ),
     )
 
 
-scatter_min = _extremum("scatter_min", np.minimum, lambda: scatter_min)
-scatter_max = _extremum("scatter_max", np.maximum, lambda: scatter_max)
+scatter_min = _extremum("scatter_min", np.minimum, lambda: scatter_min, np.inf)
+scatter_max = _extremum("scatter_max", np.maximum, lambda: scatter_max, -np.inf)

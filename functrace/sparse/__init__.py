@@ -12,7 +12,7 @@ from functrace.sparse.structure import Structure as Structure
 from functrace.transforms._compression import use_coloring as _use_coloring
 
 
-def _color(rows: object, cols: object, shape: tuple[int, int]) -> tuple:  # type: ignore[type-arg]
+def _color(rows: object, cols: object, shape: tuple[int, int]) -> tuple:
     """Column colours, for Jacobians whose mode is chosen."""
     found = coloring.column_coloring((rows, cols, shape))
     return found.colors, found.number

@@ -76,13 +76,21 @@ class _Writer:
         atom = self.finished(atom)
         key = (atom, where.key)
         if key not in self._reads:
-            self._reads[key] = self._read(self.flat(atom), where)
+            if where.array is not None and atom.aval.ndim > 1:
+                self._reads[key] = self._gather(atom, np.unravel_index(where.array, atom.aval.shape))
+            else:
+                self._reads[key] = self._read(self.flat(atom), where)
         return self._reads[key]
+
+    def _gather(self, atom: Atom, indices: Sequence[np.ndarray]) -> Var:
+        operands = [atom, *map(self.constant, indices)]
+        axes = tuple(range(len(indices)))
+        return self.add(gather, operands, indices[0].shape, atom.aval.dtype, axes=axes, unique=False)
 
     def _read(self, flat: Atom, where: IndexMap) -> Atom:
         dtype, count, step = flat.aval.dtype, where.count, where.step
         if where.array is not None:
-            return self.add(gather, [flat, self.constant(where.array)], (count,), dtype, axes=(0,), unique=False)
+            return self._gather(flat, (where.array,))
         if where.is_constant:
             return self.add(index, [flat], (), dtype, at=(where.start,))
         if step == 1 and count == flat.aval.size:

@@ -177,7 +177,7 @@ class _Demands:
 
     def domain(self, where: IndexMap) -> tuple[int, IndexMap]:
         """The domain that a map varies over, and the map from there."""
-        if where.array is None or where.count < COARSE:
+        if where.array is None or where.count < 4 * COARSE:
             return FULL, where
         low, high = int(where.array.min()), int(where.array.max())
         if high - low >= where.count:

@@ -178,4 +178,4 @@ def _compiled(kernel: Callable[..., Any], work: int) -> Callable[..., Any] | Non
 def _compile(kernel: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
-    return numba.njit(cache=True, nogil=True)(kernel)
+    return numba.njit(cache=os.environ.get("FUNCTRACE_CACHE", "1") != "0", nogil=True)(kernel)

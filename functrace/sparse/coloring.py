@@ -25,7 +25,7 @@ from functrace.sparse._greedy import (
     group_order,
     vertex_order,
 )
-from functrace.sparse.structure import compressed, entries_of
+from functrace.sparse.structure import Structure, compressed, entries_of
 from functrace.util import user_line
 
 __all__ = [
@@ -305,6 +305,9 @@ def edges_of(pattern: Any) -> tuple[np.ndarray, np.ndarray, int]:
             got=f"shape {(m, n)}",
             remedy="use column_coloring, row_coloring or bicoloring",
         )
+    if isinstance(pattern, Structure) and pattern.symmetric:  # a lower triangle by columns, sorted already
+        off = rows != cols
+        return cols[off], rows[off], n
     below, above = rows > cols, rows < cols
     _, low, high = compressed(cols[below], rows[below], n, n)
     if above.any():

@@ -114,24 +114,46 @@ class _Evaluation:
 class _Elements:
     """What Hessians and Jacobians have in common."""
 
+    symmetric = False
+
     def __init__(self, program: Program, families: Sequence[Family]) -> None:
         self._program, self._families = program, families
         self.dtype = program.dtype
         self.rows: np.ndarray
         self.cols: np.ndarray
-        self._nodes: Sequence[Sequence[int]]
+        self._wanted: Sequence[Wanted]
+
+    def why(self, row: int, col: int) -> tuple[str, ...]:
+        """The user's lines that make an entry nonzero; none if it is not in the structure.
+
+        Args:
+            row, col: the entry; of a Hessian in either triangle.
+        """
+        found: dict[str, None] = {}
+        for wanted in self._wanted:
+            rows, columns = wanted.entry.rows.positions(), wanted.entry.columns.positions()
+            here = (rows == row) & (columns == col)
+            if self.symmetric:
+                here |= (rows == col) & (columns == row)
+            if here.any():
+                found.update(dict.fromkeys(map(str, self._places(wanted.family))))
+        return tuple(found)
+
+    def _places(self, family: Family) -> tuple[Source, ...]:
+        """The user's lines of a family's arrays."""
+        eqns = [self._program.producer[v][0] for v in family.arrays if v in self._program.producer]
+        return tuple(dict.fromkeys(e.source for e in eqns if e.source is not None))
 
     @functools.cached_property
     def families(self) -> tuple[FamilyReport, ...]:
         """A report on each family of element functions."""
         reports = []
-        for family, wanted in zip(self._families, self._nodes, strict=True):
+        for family in self._families:
+            wanted = [w.node for w in self._wanted if w.family is family]
             live = family.graph.live([node for node, _ in family.roots])
             width = sum(family.graph.active[n] and family.graph.primitives[n] is None for n in live)
-            eqns = [self._program.producer[v][0] for v in family.arrays if v in self._program.producer]
-            sources = tuple(dict.fromkeys(e.source for e in eqns if e.source is not None))
             price = operations(family.graph, wanted)
-            reports.append(FamilyReport(family.count, width, len(wanted), price, sources))
+            reports.append(FamilyReport(family.count, width, len(wanted), price, self._places(family)))
         return tuple(reports)
 
     @functools.cached_property
@@ -160,17 +182,18 @@ class ElementHessian(_Elements):
         rows, cols: the structure: lower triangle, sorted by columns and in them by rows, each entry once.
     """
 
+    symmetric = True
+
     def __init__(self, program: Program, families: Sequence[Family]) -> None:
         super().__init__(program, families)
         offsets = _offsets(program)
         size = sum(v.aval.size for v in program.wrt)
-        self.rows, self.cols, self._evaluation, self._nodes = self._make(offsets, size, careful=False)
+        self.rows, self.cols, self._evaluation, self._wanted = self._make(offsets, size, careful=False)
         self._offsets, self._size = offsets, size
         self._careful: _Evaluation | None = None
 
     def _make(self, offsets: dict[Any, int], size: int, careful: bool) -> tuple[Any, Any, _Evaluation, Any]:
         wanted: list[Wanted] = []
-        nodes: list[list[int]] = []
         for family in self._families:
             found = second_derivatives(Derivatives(family.graph, family.roots, careful))
             for (a, b), node in sorted(found.items()):
@@ -179,9 +202,8 @@ class ElementHessian(_Elements):
                 if isinstance(factor, int):
                     node, factor = family.graph.mul(family.graph.number(self.dtype.type(factor)), node), None
                 wanted.append(Wanted(family, node, entry, factor))
-            nodes.append([w.node for w in wanted if w.family is family])
         rows, cols, plan = plan_assembly([w.entry for w in wanted], size)
-        return rows, cols, _Evaluation(values_program(self._program, wanted, plan), plan), nodes
+        return rows, cols, _Evaluation(values_program(self._program, wanted, plan), plan), wanted
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -199,7 +221,8 @@ class ElementHessian(_Elements):
     def careful(self) -> _Evaluation:
         """The evaluation in which an element with multiplier zero contributes zero, be its derivatives infinite."""
         if self._careful is None:
-            self._careful = self._make(self._offsets, self._size, careful=True)[2]
+            rows, cols, self._careful, _ = self._make(self._offsets, self._size, careful=True)
+            assert np.array_equal(rows, self.rows) and np.array_equal(cols, self.cols)
         return self._careful
 
     def values(self, *args: Any, out: np.ndarray | None = None) -> Any:
@@ -279,7 +302,7 @@ class ElementJacobian(_Elements):
         self.rows, self.cols, plan = plan_assembly([w.entry for w in wanted], total)
         self._evaluation = _Evaluation(values_program(program, wanted, plan), plan)
         self._with_outputs = _Evaluation(values_program(program, wanted, plan, outputs=True), plan)
-        self._nodes = [[w.node for w in wanted if w.family is family] for family in families]
+        self._wanted = wanted
 
     @property
     def nnz(self) -> int:
@@ -359,7 +382,7 @@ def element_jacobian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementJ
         >>> x = np.array([1.0, 2.0, 3.0])
         >>> J = element_jacobian(functrace.make_jaxpr(lambda x: x[1:] * x[:-1] ** 2)(x))
         >>> J.rows, J.cols, J.values(x)
-        (array([0, 0, 1, 1]), array([0, 1, 1, 2]), array([4., 1., 12., 4.]))
+        (array([0, 0, 1, 1]), array([0, 1, 1, 2]), array([ 4.,  1., 12.,  4.]))
     """
     try:
         program = Program(closed, wrt)

@@ -8,20 +8,25 @@ problem: an interval is swept forward from its start, in reverse from its stop, 
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from functrace.control.cond import cond, merge_constants
 from functrace.core.ir import Eqn, Literal, Var, live_eqns
 from functrace.core.trace import EVAL, current_trace
-from functrace.core.types import ShapedArray
+from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.cost import Machine, equation_cost
 from functrace.interpreters.linearize import LinearProgram
+from functrace.interpreters.staging import stage
 from functrace.interpreters.transpose import backward_pass
 from functrace.primitives.contraction import dot_general, permute
+from functrace.primitives.elementwise import convert, isfinite, logical_and
 from functrace.primitives.families import reshape
+from functrace.primitives.reduction import reduce_and
 from functrace.primitives.shape import concatenate, slice_, zeros
 from functrace.transforms._compression import Compression, compression_of, form_compressed
 from functrace.transforms._sweeps import basis, sweep
@@ -267,16 +272,28 @@ def form(
         if whole is not None:
             return plan, False, _rows_by_input(whole, in_avals)
         plan = plan._replace(colors=0)
-    if isinstance(plan.tree, Product) and (split or eager):
-        rows = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals, not split)
-        if rows is not None:
-            return plan, False, rows
-    mode = plan.mode
-    if mode == "split":  # not here: an infinite factor meets a zero, or the numbers are not known yet
-        mode = "forward" if plan.forward < plan.reverse else "reverse"
-    if mode == "forward":
-        return plan, True, _push(eqns, program.invars, outvars, basis(in_avals))
-    return plan, False, _pull(eqns, program.invars, outvars, basis(out_avals))
+    by_columns = plan.mode == "forward" or (plan.mode == "split" and plan.forward < plan.reverse)
+    one = _push if by_columns else _pull
+    if not isinstance(plan.tree, Product):
+        return plan, by_columns, one(eqns, program.invars, outvars, basis(in_avals if by_columns else out_avals))
+    whole, finite = _form_product(plan, eqns, program.invars, outvars, in_avals, out_avals)
+    if split or (eager and bool(finite)):
+        return plan, False, _rows_by_input(whole, in_avals)
+    directions = basis(in_avals if by_columns else out_avals)
+    if eager:  # an infinite factor met a zero
+        return plan, by_columns, one(eqns, program.invars, outvars, directions)
+
+    def one_sweep(whole: Any, *directions: Any) -> list[Any]:
+        stacked = one(eqns, program.invars, outvars, list(directions))
+        size = directions[0].shape[0]
+        return [permute(_join(stacked, out_avals, size), (1, 0)) if by_columns else _join(stacked, in_avals, size)]
+
+    # The directions are operands, so that the sweep is a part of its branch and runs only there.
+    avals = [aval_of(whole), *map(aval_of, directions)]
+    branches, constants = merge_constants([stage(one_sweep, avals), stage(lambda whole, *_: [whole], avals)])
+    index = convert(finite, dtype=np.dtype(np.int64))
+    (chosen,) = cond.bind(index, *constants, whole, *directions, branches=branches)
+    return plan, False, _rows_by_input(chosen, in_avals)
 
 
 def _push(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], directions: list[Any]) -> list[Any]:
@@ -294,9 +311,9 @@ def _form_product(
     outvars: Sequence[Var | None],
     in_avals: Sequence[ShapedArray],
     out_avals: Sequence[ShapedArray],
-    check: bool,
-) -> list[Any] | None:
-    """The rows of the Jacobian per input; None if a factor is infinite, which a product would spread to zeros."""
+) -> tuple[Any, Any]:
+    """The Jacobian as a matrix, and whether all factors are finite: a product would spread infinities to zeros."""
+    finite: list[Any] = []
     variables = _variables(eqns, invars)
     inner: list[list[Var | None]] = [[variables[i] for i in cut] for cut in plan.cuts]
     frontiers: list[list[Var | None]] = [list(invars), *inner, list(outvars)]
@@ -306,8 +323,6 @@ def _form_product(
     def matrix(tree: Sweep | Product) -> Any:
         if isinstance(tree, Product):
             early, late = matrix(tree.early), matrix(tree.late)
-            if early is None or late is None:
-                return None
             return dot_general(late, early, contract=((1,), (0,)), batch=((), ()))
         start: Any = frontiers[tree.start]
         stop = frontiers[tree.stop]
@@ -318,12 +333,10 @@ def _form_product(
         else:
             found = _pull(section, start, stop, basis(types[tree.stop]))
             joined = _join(found, types[tree.start], sum(a.size for a in types[tree.stop]))
-        return None if check and not np.isfinite(joined).all() else joined
+        finite.append(reduce_and(isfinite(joined), axes=(0, 1)))
+        return joined
 
-    whole = matrix(plan.tree)
-    if whole is None:
-        return None
-    return _rows_by_input(whole, in_avals)
+    return matrix(plan.tree), functools.reduce(logical_and, finite)
 
 
 def _compressed_seconds(found: Compression, plan: Plan, eqns: Sequence[Eqn]) -> float:

@@ -64,7 +64,9 @@ def finish(flat: FlatFunction, values: list[Any], blocks: list[list[Any]], argnu
     return jac, tree.unflatten(flat.aux_tree, exported[count * width :])  # type: ignore[arg-type]
 
 
-def sweep(linear: Callable[..., list[Any]], directions: list[np.ndarray], primals: list[Any] | None = None) -> list[Any]:
+def sweep(
+    linear: Callable[..., list[Any]], directions: list[np.ndarray], primals: list[Any] | None = None
+) -> list[Any]:
     """A linear function of all basis vectors in one batch; per output an array of (directions, *shape), or None.
 
     A single direction is not batched, which keeps products of matrices and vectors what they are. `primals`, which

@@ -375,6 +375,28 @@ class Emitter(Outside):
         order = ", ".join(f"i32 {start + k if start + k < x.lanes else 0}" for k in range(width))
         return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{width} x i32> <{order}>", x.dtype, width)
 
+    def vector(self, values: list[Value]) -> Value:
+        """Numbers side by side."""
+        lanes, dtype = len(values), values[0].dtype
+        goal = self.blank(dtype, lanes)
+        found = self.blank(dtype, lanes, "poison")
+        for k, value in enumerate(values):
+            text = f"insertelement {goal.type} {found.name}, {value.type} {value.name}, i32 {k}"
+            found = self.op(text, dtype, lanes)
+        return found
+
+    def shifted(self, before: Value, x: Value, count: int) -> Value:
+        """The lanes of a vector moved up by some; lanes of `before` move in."""
+        order = ", ".join(f"i32 {k - count if k >= count else x.lanes + k}" for k in range(x.lanes))
+        return self.op(
+            f"shufflevector {x.type} {x.name}, {x.type} {before.name}, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes
+        )
+
+    def reversed(self, x: Value) -> Value:
+        """The lanes in the opposite order."""
+        order = ", ".join(f"i32 {k}" for k in range(x.lanes - 1, -1, -1))
+        return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes)
+
     def _joined(self, parts: list[Value], lanes: int) -> Value:
         while len(parts) > 1:
             parts = [self._pair(parts[k], parts[k + 1]) for k in range(0, len(parts), 2)]

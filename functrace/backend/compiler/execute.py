@@ -7,6 +7,7 @@ hold in the same way, in blocks of their own.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +17,13 @@ from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
 from functrace.backend.compiler.emit import INDEX, Emitter, Unsupported, Value, neutral
 from functrace.backend.compiler.inline import prepare
-from functrace.backend.compiler.nest import ReduceSink, Sink, StoreSink, emit_nest
+from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
+from functrace.backend.compiler.positions import Positions
 from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step, choose, has_element_type
 from functrace.core.ir import Atom, Eqn, Jaxpr, Literal, Var
-from functrace.core.lowering import Elementwise, Indexed, Reduction
+from functrace.core.lowering import Elementwise, Indexed, Reduction, Scan
 from functrace.core.types import ShapedArray
 
 __all__ = ["Context", "emit_program"]
@@ -30,7 +32,7 @@ _ALIGNMENT = 64
 _HOISTED = 4.0  # additions an element, from which on an invariant is worth keeping
 
 
-class Context:
+class Context(Positions):
     """What all programs of one compiled function share.
 
     Args:
@@ -475,6 +477,9 @@ class _Execution:
 
     def _sink(self, step: NestStep, box: Box, var: Var, eqn: Eqn, lowering: Any) -> Sink:
         place, node = self.plan.places[var], box.nodes[var]
+        if isinstance(lowering, Scan):
+            assert isinstance(place, Buffer)
+            return _running(place, box, box.values[var], eqn, lowering)
         if not isinstance(lowering, Reduction):
             assert isinstance(place, Buffer)
             return StoreSink(node, place.pointer, _address(place, box.index, box.reader))
@@ -519,6 +524,28 @@ class _Execution:
         elif place.pointer != wanted.pointer:
             copy_array(self.e, place, wanted)
         return wanted
+
+
+def _running(place: Buffer, box: Box, values: list[Node], eqn: Eqn, lowering: Scan) -> Sink:
+    """A cumulative operation in a box: in registers along the innermost axis, else from row to row in memory."""
+    axis, reverse = lowering.axis(**eqn.params)
+    length, reader = place.shape[axis], box.reader
+    index = list(box.index)
+    if reverse:
+        index[axis] = length - 1 - index[axis]
+    address = _address(place, index, reader)
+    step = place.strides[axis] * (-1 if reverse else 1)
+    before = address + -step if box.starts[axis] else None
+    apart = 1 << axis
+    if box.extents[axis] > 1 and math.prod(box.extents[axis + 1 :]) == 1:
+        start = None if lowering.start is None else lowering.start(place.dtype)
+        return ScanSink(values, lowering.step, start, place.pointer, address, before, apart)
+    if before is None:
+        return StoreSink(values[-1], place.pointer, address, apart)
+    index[axis] = index[axis] + (1 if reverse else -1)
+    last = reader.load_from(place, index)
+    node = reader.apply(lowering.step, last, *values, dtype=place.dtype)
+    return StoreSink(node, place.pointer, address, apart)
 
 
 def _filled_first(step: NestStep, eqn: Eqn, lowering: Reduction) -> bool:

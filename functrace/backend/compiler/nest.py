@@ -8,16 +8,17 @@ through memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from functrace.backend.compiler.affine import Affine
-from functrace.backend.compiler.emit import INDEX, Emitter, Value, neutral
+from functrace.backend.compiler.emit import BOOL, INDEX, Emitter, Value, neutral
 from functrace.backend.compiler.nodes import Node
 
-__all__ = ["ReduceSink", "StoreSink", "emit_nest"]
+__all__ = ["ReduceSink", "ScanSink", "StoreSink", "emit_nest"]
 
 _LONG = 10  # operations in the loop, from which on several vectors at a time hide each other's latency
 _MOST_LANES = 64
@@ -25,11 +26,16 @@ _MOST_LANES = 64
 
 @dataclass
 class StoreSink:
-    """A node's value goes to memory at an address."""
+    """A node's value goes to memory at an address.
+
+    Args:
+        apart: axes (bits) that are not run through together with others.
+    """
 
     node: Node
     pointer: str
     address: Affine
+    apart: int = 0
 
 
 @dataclass
@@ -50,7 +56,32 @@ class ReduceSink:
     result: Value | None = field(default=None)
 
 
-Sink = StoreSink | ReduceSink
+@dataclass
+class ScanSink:
+    """A cumulative operation along the innermost axis, its last element in a register.
+
+    Args:
+        nodes: the values that a step takes.
+        step: `step(e, before, *values)`.
+        start: what has no effect as `before`, if the step is associative; else None, and one number follows another.
+        before: the address of the element before the first step, if there is one.
+        apart: the axis, as a bit.
+    """
+
+    nodes: list[Node]
+    step: Callable[..., Value]
+    start: Any
+    pointer: str
+    address: Affine
+    before: Affine | None
+    apart: int
+
+    @property
+    def node(self) -> Node:
+        return self.nodes[-1]
+
+
+Sink = StoreSink | ReduceSink | ScanSink
 
 
 def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
@@ -74,10 +105,14 @@ def needed_nodes(results: list[Node]) -> list[Node]:
     return order
 
 
+def _nodes_of(sink: Sink) -> list[Node]:
+    return sink.nodes if isinstance(sink, ScanSink) else [sink.node]
+
+
 class _Nest:
     def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
         self.e, self.sinks = e, sinks
-        self.nodes = needed_nodes([sink.node for sink in sinks])
+        self.nodes = needed_nodes([node for sink in sinks for node in _nodes_of(sink)])
         groups = _merged_axes(extents, self.nodes, sinks)
         self.extents = [math.prod(extents[k] for k in group) for group in groups]
         self.places = [group[-1] for group in groups]  # the original axis whose coefficient the merged axis has
@@ -120,7 +155,7 @@ class _Nest:
         if self.lanes == 1:
             return set()
         users = [arg for n in self.nodes if self.level[n] == self.inner and n.kind == "apply" for arg in n.args]
-        users += [sink.node for sink in self.sinks]
+        users += [node for sink in self.sinks for node in _nodes_of(sink)]
         return {n for n in users if self.level[n] < self.inner}
 
     # emission
@@ -168,11 +203,42 @@ class _Nest:
 
     def _started(self, k: int) -> dict[int, Value]:
         """Accumulators that start outside loop k."""
-        return {
-            i: self.e.constant(neutral(s.combine, s.node.dtype), s.node.dtype, self.lanes)
-            for i, s in enumerate(self.sinks)
-            if isinstance(s, ReduceSink) and self._starts(s) == k
-        }
+        started = {}
+        for i, s in enumerate(self.sinks):
+            if isinstance(s, ReduceSink) and self._starts(s) == k:
+                started[i] = self.e.constant(neutral(s.combine, s.node.dtype), s.node.dtype, self.lanes)
+            elif isinstance(s, ScanSink) and k == self.inner:
+                started[i] = self._before(s)
+        return started
+
+    def _before(self, sink: ScanSink) -> Value:
+        """What a cumulative operation goes on from."""
+        dtype = sink.node.dtype
+        if sink.before is None:
+            return self.e.constant(sink.start, dtype)
+        return self.e.load(self._pointer(sink.pointer, dtype, sink.before), dtype)
+
+    def _run(self, sink: ScanSink, before: Value) -> tuple[Value, Value]:
+        """A vector of steps of a cumulative operation, and the last of them."""
+        e, lanes = self.e, self.lanes
+        values = [self._vector(node) for node in sink.nodes]
+        if lanes == 1:
+            last = sink.step(e, before, *values)
+            return last, last
+        if sink.start is None:
+            steps = []
+            for k in range(lanes):
+                before = sink.step(e, before, *[e.lane(v, k) for v in values])
+                steps.append(before)
+            return e.vector(steps), before
+        (total,) = values
+        neutral_value = e.constant(sink.start, total.dtype, lanes)
+        reach = 1
+        while reach < lanes:
+            total = sink.step(e, e.shifted(neutral_value, total, reach), total)
+            reach *= 2
+        total = sink.step(e, e.widened(before, lanes), total)
+        return total, e.lane(total, lanes - 1)
 
     def _close(
         self, head: str, before: str, at: int, entering: dict[int, Value], leaving: dict[int, Value], step: int, extent: int
@@ -236,6 +302,9 @@ class _Nest:
             value = self._vector(sink.node)
             if isinstance(sink, StoreSink):
                 self._store(value, sink.pointer, sink.address)
+            elif isinstance(sink, ScanSink):
+                value, leaving[i] = self._run(sink, accumulators[i])
+                self._store(value, sink.pointer, sink.address)
             elif i in accumulators:
                 if self.mask is not None:
                     rest = e.constant(neutral(sink.combine, value.dtype), value.dtype, value.lanes)
@@ -256,6 +325,8 @@ class _Nest:
     def _finish(self, i: int, value: Value | None) -> None:
         """A reduction in registers is over: its result goes to memory, or to the sink."""
         sink = self.sinks[i]
+        if isinstance(sink, ScanSink):
+            return
         assert isinstance(sink, ReduceSink) and value is not None
         e = self.e
         value = e.horizontal(sink.combine, value)
@@ -337,6 +408,8 @@ class _Nest:
             return e.load(place, dtype, self.lanes, self.mask)
         if stride == 0:
             return e.widened(e.load(place, dtype), self.lanes)
+        if stride == -1:
+            return e.reversed(e.load(e.offset(place, 1 - self.lanes, dtype), dtype, self.lanes, self._mask_reversed()))
         return e.gather(self._strided(place, stride, dtype), dtype, self.lanes, self.mask)
 
     def _store(self, value: Value, pointer: str, address: Affine) -> None:
@@ -344,8 +417,13 @@ class _Nest:
         place = self._pointer(pointer, value.dtype, address)
         if stride == 1 or value.lanes == 1:
             e.store(value, place, self.mask)
+        elif stride == -1:
+            e.store(e.reversed(value), e.offset(place, 1 - self.lanes, value.dtype), self._mask_reversed())
         else:
             e.scatter(value, self._strided(place, stride, value.dtype), self.mask)
+
+    def _mask_reversed(self) -> str | None:
+        return None if self.mask is None else self.e.reversed(Value(self.e, self.mask, BOOL, self.lanes)).name
 
     def _strided(self, place: str, stride: int, dtype: np.dtype) -> str:
         """The addresses of every stride-th element."""
@@ -381,7 +459,7 @@ def _merged_axes(extents: tuple[int, ...], nodes: list[Node], sinks: list[Sink])
     axes = [k for k, n in enumerate(extents) if n > 1]
     addresses = [n.data if n.kind == "index" else n.data[1] for n in nodes if n.kind in ("index", "load")]
     addresses += [s.address for s in sinks if s.address is not None]
-    kept = [s.kept for s in sinks if isinstance(s, ReduceSink)]
+    kept = [s.kept if isinstance(s, ReduceSink) else s.apart for s in sinks]
     groups: list[list[int]] = []
     for k in axes:
         if groups and _joins(groups[-1][-1], k, extents[k], addresses, kept):

@@ -92,7 +92,7 @@ class Box:
                 if isinstance(lowering, Reduction):
                     self.nodes[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
                 elif isinstance(lowering, Scan):
-                    self._first_step_apart(lowering.axis(**eqn.params)[0])
+                    self._first_step_apart(lowering.axis(**eqn.params)[0], lowering.start is None)
                     self.values[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
                     self.nodes[var] = self.values[var][-1]
                 else:
@@ -101,9 +101,9 @@ class Box:
                 return cut
         return None
 
-    def _first_step_apart(self, axis: int) -> None:
-        """Cuts off the first step of a run that other axes go along with, since it has no step before it."""
-        if self.starts[axis] == 0 and self.extents[axis] > 1 and math.prod(self.extents[axis + 1 :]) > 1:
+    def _first_step_apart(self, axis: int, special: bool) -> None:
+        """Cuts off the first step of a run, which has no step before it: if it has no neutral start, or runs in rows."""
+        if self.starts[axis] == 0 and self.extents[axis] > 1 and (special or math.prod(self.extents[axis + 1 :]) > 1):
             raise SplitBoxError(axis, 1)
 
     def cut(self, cut: SplitBoxError) -> list[Box]:
@@ -136,7 +136,7 @@ class NestStep(Step):
             NotAffineError, _OtherIndexError: it cannot be computed in this nest, which is as before.
         """
         self.roots[var] = (eqn, lowering)
-        before, pending, done = self.boxes, list(self.boxes), []
+        before, pending, done = self.boxes, self.boxes[::-1], []
         try:
             while pending:
                 box = pending.pop()

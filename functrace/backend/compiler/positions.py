@@ -1,0 +1,94 @@
+"""Code that reads and writes arrays at positions known only when it runs; part of the compiler's context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from functrace.backend.compiler.emit import INDEX, Value
+from functrace.backend.compiler.nest import StoreSink, emit_nest
+from functrace.backend.compiler.nodes import Reader
+from functrace.backend.compiler.places import Buffer, Place
+from functrace.core.ir import Literal
+
+if TYPE_CHECKING:
+    from functrace.backend.compiler.execute import Context
+
+__all__ = ["Positions"]
+
+
+class Positions:
+    """What scatters are written in."""
+
+    def assign(self: Context, source: Place | Literal, goal: Buffer) -> None:
+        """Copies an array, or writes one number everywhere."""
+        if isinstance(source, Literal):
+            number = source.val
+            self.map(goal, lambda reader, index: reader.constant(number, goal.dtype))
+        else:
+            self.copy(self.materialise(source), goal)
+
+    def map(self: Context, goal: Buffer, element: Callable[[Reader, Any], Any]) -> None:
+        """Writes every element; `element(reader, index)` gives its node."""
+        if 0 in goal.shape:
+            return
+        reader = Reader(goal.shape, lambda var, index: None, lambda var, in_memory: goal)
+        index = tuple(map(reader.variable, range(len(goal.shape))))
+        address = reader.fixed(goal.offset)
+        for i, stride in zip(index, goal.strides, strict=True):
+            address = address + i * stride
+        emit_nest(self.e, goal.shape, [StoreSink(element(reader, index), goal.pointer, address)])
+
+    def position(self: Context, index: Buffer, positions: Sequence[str], length: int) -> tuple[str, str]:
+        """An element of an array of positions on an axis, and whether it is in range."""
+        e = self.e
+        found = e.convert(e.load(self.part(index, positions), index.dtype), INDEX)
+        return found.name, e.index(f"icmp ult i64 {found.name}, {length}")
+
+    def behind(self: Context, buffer: Buffer, positions: Sequence[str]) -> Buffer:
+        """The part of an array at positions on its first axes."""
+        count = len(positions)
+        return Buffer(self.part(buffer, positions), buffer.shape[count:], buffer.dtype, buffer.strides[count:])
+
+    def view(self: Context, buffer: Buffer, axes: Sequence[int], steps: Sequence[tuple[str, int]]) -> Buffer:
+        """Some axes of an array, at positions (registers) on axes of these strides."""
+        e, pointer = self.e, buffer.start(self.e)
+        for position, stride in steps:
+            step = position if stride == 1 else e.index(f"mul nsw i64 {position}, {stride}")
+            pointer = e.offset(pointer, step, buffer.dtype)
+        shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
+        return Buffer(pointer, shape, buffer.dtype, strides)
+
+    def where(self: Context, flags: Sequence[str], body: Callable[[], None]) -> None:
+        """Code that runs if all flags hold; else the program is declared to have failed."""
+        e = self.e
+        e.guards = True
+        holds = flags[0]
+        for flag in flags[1:]:
+            holds = e.index(f"and i1 {holds}, {flag}")
+        good, bad, end = e.new_label("inside"), e.new_label("outside"), e.new_label("after")
+        e.line(f"br i1 {holds}, label %{good}, label %{bad}")
+        e.label(bad)
+        e.line("store i8 1, ptr %guard")
+        e.line(f"br label %{end}")
+        e.label(good)
+        body()
+        e.line(f"br label %{end}")
+        e.label(end)
+
+    def update(self: Context, goal: Buffer, source: Buffer, combine: Callable[..., Value] | None) -> None:
+        """Writes an array to another, or combines it with what is there."""
+
+        def element(reader: Reader, index: Any) -> Any:
+            new = reader.load_from(source, index)
+            if combine is None:
+                return new
+            return reader.apply(combine, reader.load_from(goal, index), new, dtype=goal.dtype)
+
+        if goal.size > 1:
+            self.map(goal, element)
+            return
+        e = self.e
+        new = e.load(source.start(e), source.dtype)
+        at = goal.start(e)
+        e.store(new if combine is None else combine(e, e.load(at, goal.dtype), new), at)
