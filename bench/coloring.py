@@ -23,7 +23,7 @@ from functrace.sparse._by_position import is_star_coloring
 from functrace.sparse.coloring import ORDERS, acyclic_coloring, column_coloring, edges_of, star_coloring
 
 Pattern = tuple[np.ndarray, np.ndarray, tuple[int, int]]
-NETWORKX_UP_TO = 20_000  # pairs of columns or vertices
+NETWORKX_UP_TO = 1_000_000  # pairs of columns or vertices that meet in a row
 
 
 class Row(NamedTuple):
@@ -107,10 +107,11 @@ def peer(kind: str, pattern: Pattern) -> tuple[int, Callable[[], Any]] | None:
     rows, cols, shape = pattern
     matrix = scipy.sparse.coo_array((np.ones(rows.size), (rows, cols)), shape=shape).tocsr()
     if kind != "columns":
-        matrix = matrix + matrix.T + scipy.sparse.eye_array(shape[0])
-    joined = (matrix.T @ matrix).tocoo()
-    if kind == "acyclic" or joined.nnz > 20 * NETWORKX_UP_TO:
+        matrix = (matrix + matrix.T + scipy.sparse.eye_array(shape[0])).tocsr()
+    pairs = int((np.diff(matrix.indptr).astype(float) ** 2).sum())
+    if kind == "acyclic" or pairs > NETWORKX_UP_TO:
         return None
+    joined = (matrix.T @ matrix).tocoo()
     graph = networkx.Graph(zip(joined.row.tolist(), joined.col.tolist(), strict=True))
     graph.remove_edges_from(list(networkx.selfloop_edges(graph)))
 

@@ -55,12 +55,12 @@ def sweep(mode: str, hidden: int, parts: int) -> Scenario:
 
 
 def _in_mode(peer: Peer, mode: str) -> Callable[[Any], Any]:
-    """A Jacobian in a mode; the chosen one is functrace's alone, and chooses at every call of the eager function."""
+    """A Jacobian in a mode; the chosen one is functrace's alone."""
     return functrace.jacobian if mode == "auto" else {"forward": peer.jacfwd, "reverse": peer.jacrev}[mode]
 
 
 def _peers(mode: str) -> tuple[str, ...]:
-    return ("eager",) if mode == "auto" else ("functrace", "eager", "autograd", "jax", "torch")
+    return ("functrace", "eager") if mode == "auto" else ("functrace", "eager", "autograd", "jax", "torch")
 
 
 def waist(n: int, narrow: int, depth: int, mode: str) -> Scenario:
@@ -134,13 +134,13 @@ def nesting(n: int, mode: str) -> Scenario:
             return peer.np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
         if mode == "auto":
-            derivative = functrace.hessian(f, mode="auto")
+            derivative = peer.jit(functrace.hessian(f, mode="auto"))
         else:
             outer, inner = ({"fwd": peer.jacfwd, "rev": peer.jacrev}[m] for m in mode.split("-"))
             derivative = peer.jit(outer(inner(f)))
         return lambda: derivative(x)
 
-    peers = ("eager",) if mode == "auto" else ("functrace", "eager", "jax", "torch")
+    peers = ("functrace", "eager") if mode == "auto" else ("functrace", "eager", "jax", "torch")
     return Scenario(name=f"Hessian n={n}, {mode}", setup=setup, expected=expected, peers=peers)
 
 

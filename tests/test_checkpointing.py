@@ -1,7 +1,6 @@
 """Memory of reverse mode: Revolve's schedules, checkpointed loops, policies, gradients under a budget."""
 
 import functools
-import gc
 import math
 import tracemalloc
 
@@ -188,7 +187,6 @@ def test_steps_run_as_often_as_revolve_says(snapshots):
 
 def peak(call):
     call()
-    gc.collect()
     tracemalloc.start()
     try:
         call()
@@ -254,12 +252,10 @@ def test_policies_change_no_derivative(policy):
 
 def residual_sizes(f, x):
     """The bytes that the pullback of a function keeps."""
-    gc.collect()
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         pullback = ft.vjp(f, x)[1]
-        gc.collect()
         return tracemalloc.get_traced_memory()[0] - before, pullback
     finally:
         tracemalloc.stop()

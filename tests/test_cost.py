@@ -1,6 +1,5 @@
 """Cost before running: flops against counts by hand, peak memory against tracemalloc, loops, choices, lines."""
 
-import gc
 import tracemalloc
 
 import numpy as np
@@ -204,7 +203,6 @@ def measured_peak(function, *args):
     run = python_function(closed.jaxpr)
     leaves = ft.tree.leaves(args)
     export(run(*closed.consts, *leaves), leaves)
-    gc.collect()
     tracemalloc.start()
     try:
         export(run(*closed.consts, *leaves), leaves)

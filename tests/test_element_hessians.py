@@ -271,6 +271,18 @@ def test_machine_code_comes_by_itself():
     assert hessian._evaluation._executable is not None
 
 
+@pytest.mark.filterwarnings("ignore::functrace.errors.CompilationWarning")
+def test_machine_code_that_differs_is_not_used():
+    x = np.linspace(0, 1, 200)
+    hessian = element_hessian(program(rosenbrock, x))
+    values = hessian.values(x)
+    evaluation = hessian._evaluation
+    evaluation.compile([x], [values + 1])
+    assert evaluation._executable is None
+    evaluation.compile([x], [values])
+    assert evaluation._executable is not None
+
+
 def test_several_inputs():
     def f(x, y):
         return np.sum(x[1:] ** 2 * y) + x[0] * y[1]
@@ -407,6 +419,20 @@ def test_values_are_differentiable_and_batch():
     np.testing.assert_allclose(back, 2 * hessian.values(x) @ third)
     many = np.stack([x, 2 * x])
     np.testing.assert_allclose(functrace.vmap(hessian.values)(many), [hessian.values(x), hessian.values(2 * x)])
+
+
+def test_arguments_of_other_types():
+    x = np.array([1.0, 2.0, 3.0])
+    hessian = element_hessian(program(rosenbrock, x))
+    for compiled in (False, True):
+        if compiled:
+            hessian.compile()
+        np.testing.assert_allclose(hessian.values(np.array([1, 2, 3])), hessian.values(x))
+        for wrong in (np.ones(4), np.ones(2), np.ones((1, 3)), 1.0):
+            with pytest.raises(functrace.errors.ShapeError, match="prepare"):
+                hessian.values(wrong)
+        with pytest.raises(functrace.errors.ShapeError, match="prepare"):
+            hessian.values(x, x)
 
 
 def test_out_receives_the_values():

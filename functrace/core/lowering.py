@@ -52,9 +52,10 @@ class Elementwise(Lowering):
 
 @dataclass(frozen=True)
 class Indexed(Lowering):
-    """The element at an index; moves elements and computes nothing."""
+    """The element at an index. `weight` is the price of finding it, 0 if elements are only moved."""
 
     read: Callable[..., Any] = None  # type: ignore[assignment]
+    weight: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -241,9 +241,8 @@ def _side(flat: FlatFunction, values: list[Any], dots: list[Any], sign: int) -> 
 
 def _estimated(flat: FlatFunction, values: list[Any], dots: list[Any], sign: int) -> list[Any]:
     """The slopes of shorter and shorter steps, where these settle; infinite where they keep growing, else NaN."""
-    scale = max(
-        (float(np.max(np.abs(p), initial=0.0)) for p, d in zip(flat.leaves, dots, strict=True) if d is not None)
-    )
+    sizes = [np.max(np.abs(p), initial=0.0) for p, d in zip(flat.leaves, dots, strict=True) if d is not None]
+    scale = float(max(sizes, default=0.0))
     slopes: list[list[Any]] = []
     for length in (1e-5, 1e-6, 1e-7):
         step = sign * length * max(scale, 1.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import html
 import json
 import time
@@ -404,7 +403,6 @@ def _flat(result: Any) -> np.ndarray:
 
 
 def _peak(run: Callable[[], Any]) -> int:
-    gc.collect()
     already = tracemalloc.is_tracing()
     if not already:
         tracemalloc.start()

@@ -182,9 +182,9 @@ def _functions(casadi: Any, problem: Problem, params: Any, failure: _Failure) ->
     starts = np.concatenate([[0], np.cumsum(np.bincount(hessian.rows, minlength=n))])
     jacobian_sparsity = casadi.Sparsity(m, n, jacobian.starts.tolist(), jacobian.rows.tolist())
     triangle = casadi.Sparsity(n, n, starts.tolist(), hessian.cols[order].tolist())
-    dense = casadi.Sparsity.dense
-    point = {"x": dense(n, 1), "p": dense(0, 1)}
-    f, g = {"f": dense(1, 1)}, {"g": dense(m, 1)}
+    number, of_variables, of_constraints = (casadi.Sparsity.dense(size, 1) for size in (1, n, m))
+    point = {"x": of_variables, "p": casadi.Sparsity.dense(0, 1)}
+    f, g = {"f": number}, {"g": of_constraints}
 
     def values(args: list[Any], out: list[Any]) -> None:
         at = problem.at(args[0], params)
@@ -210,10 +210,10 @@ def _functions(casadi: Any, problem: Problem, params: Any, failure: _Failure) ->
     def make(name: str, ins: dict[str, Any], outs: dict[str, Any], run: Callable[..., None]) -> Any:
         return _callback(casadi, name, ins, outs, failure.guard(run))
 
-    weights = {"lam_f": dense(1, 1), "lam_g": dense(m, 1)}
+    weights = {"lam_f": number, "lam_g": of_constraints}
     return {
         "nlp": make("nlp", point, f | g, values),
-        "grad_f": make("nlp_grad_f", point, f | {"grad_f_x": dense(n, 1)}, gradient),
+        "grad_f": make("nlp_grad_f", point, f | {"grad_f_x": of_variables}, gradient),
         "jac_g": make("nlp_jac_g", point, g | {"jac_g_x": jacobian_sparsity}, slopes),
         "hess_lag": make("nlp_hess_l", point | weights, {"triu_hess_gamma_x_x": triangle}, curvature),
     }

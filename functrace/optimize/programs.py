@@ -7,6 +7,7 @@ Hessian and all products with it read one of the gradient of the Lagrangian.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -15,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from functrace import numpy as fnp
+from functrace.backend.executable import Executable, compilation_disabled
 from functrace.control.call import simplified
 from functrace.core.evaluate import python_function
-from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, eval_jaxpr, hoist_constants, live_eqns
+from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, hoist_constants, live_eqns
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
 from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr
 from functrace.interpreters.staging import stage
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.optimize.lagrangian import weighted
-from functrace.transforms import grad, jit
+from functrace.transforms import grad
 
 __all__ = ["Compiled", "FirstOrder", "Linear", "SecondOrder", "lagrangian_of", "weights"]
 
@@ -32,34 +34,45 @@ __all__ = ["Compiled", "FirstOrder", "Linear", "SecondOrder", "lagrangian_of", "
 Both = Callable[..., list[Any]]
 
 
+#: What the compiler takes per equation, about. NumPy calls may take as long before it is asked: then the solve is a
+#: long one, and what was spent so far is no more than the price (as with rented skis).
+_SECONDS_PER_EQUATION = 5e-4
+
+
 class Compiled:
-    """A program that runs at once, by NumPy calls, and as machine code once that is worth the compiler's time.
+    """A program that runs at once, by NumPy calls, and as machine code made in the background once that is worth it.
 
     Args:
         closed: the program.
     """
 
-    #: Seconds of NumPy calls after which the compiler is asked: about what it takes for a program.
-    PATIENCE = 0.1
-
     def __init__(self, closed: ClosedJaxpr) -> None:
-        jaxpr, self.constants = hoist_constants(closed)
-        self._by_numpy = python_function(simplified(jaxpr))
-        self._by_machine = jit(lambda *values: eval_jaxpr(jaxpr, (), *values))
+        self._jaxpr, self._constants = hoist_constants(closed)
+        self._by_numpy = python_function(simplified(self._jaxpr))
+        self._executable: Executable | None = None
         self._spent = 0.0
+        self._worth = _SECONDS_PER_EQUATION * len(closed.eqns)
+        self._ordered = compilation_disabled()
 
-    def __call__(self, *values: Any) -> list[Any]:
+    def __call__(self, *values: Any) -> Sequence[Any]:
         """The outputs for plain values; they may be read-only, and share memory with these."""
-        if self._spent > self.PATIENCE:
-            return self._by_machine(*self.constants, *values)
-        start = time.thread_time()  # of this thread: others must not decide
+        if self._executable is not None:
+            return self._executable.run(*values)
+        start = time.thread_time()  # of this thread: what others do must not decide
         token = set_trace(EVAL)
         try:
-            outs = self._by_numpy(*self.constants, *values)
+            outs = self._by_numpy(*self._constants, *values)
         finally:
             reset_trace(token)
         self._spent += time.thread_time() - start
+        if not self._ordered and self._spent > self._worth:
+            self._ordered = True
+            threading.Thread(target=self.compile, name="functrace-optimize").start()
         return outs
+
+    def compile(self) -> None:
+        """Make the machine code now."""
+        self._executable = Executable(self._jaxpr, self._constants)
 
 
 class Linear:

@@ -11,7 +11,7 @@ from typing import Any
 from functrace.core.lowering import Elementwise
 
 __all__ = [
-    "by_scipy", "entr", "inverse_mills", "log_expit", "logit", "ndtr", "sinc", "xlog1py", "xlogy",
+    "by_scipy", "entr", "expn", "inverse_mills", "log_expit", "logit", "ndtr", "sinc", "xlog1py", "xlogy",
 ]  # fmt: skip
 
 _FUNCTION = 20.0
@@ -82,4 +82,9 @@ xlogy = _code(_times_logarithm("log"))
 xlog1py = _code(_times_logarithm("log1p"))
 entr = _code(_entr)
 ndtr = _code(_ndtr, 2 * _FUNCTION)
+expn = Elementwise(
+    lambda n, x: n.dtype.kind in "iuf" and _floats(x),
+    lambda e, n, x: e.special("expn", e.convert(n, x.dtype), x),
+    _SLOW,
+)
 inverse_mills = _code(_inverse_mills, _SLOW)

@@ -6,13 +6,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import numpy as np
 
 from functrace.core.lowering import Indexed, Reduction
 from functrace.core.types import ShapedArray
 
 __all__ = ["reduction"]
+
+_INDEX, _BOOL = np.dtype(np.intp), np.dtype(np.bool_)
 
 
 def _broadcast(r: Any, i: Sequence[Any], x: Any, *, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
@@ -42,17 +46,44 @@ def _slice(r: Any, i: Sequence[Any], x: Any, *, starts: Any, stops: Any, steps: 
 
 
 def _pad(r: Any, i: Sequence[Any], x: Any, *, low: Any, high: Any, interior: Any) -> Any:
-    source = []
+    source, masks = [], []
     for k, lo, gap, n in zip(i, low, interior, x.aval.shape, strict=True):
-        if not r.within(k, lo, lo + n + max(n - 1, 0) * gap):
+        position, mask = _lattice(r, k, lo, n, gap + 1)
+        if position is None:
             return r.constant(0, x.aval.dtype)
-        position = k - lo
-        if gap:
-            position, inside = r.every(position, gap + 1)
-            if not inside:
-                return r.constant(0, x.aval.dtype)
         source.append(position)
-    return r.read(x, source)
+        masks += mask
+    return _where(r, masks, lambda: r.read(x, source), lambda: r.constant(0, x.aval.dtype))
+
+
+def _lattice(r: Any, k: Any, start: int, count: int, step: int) -> tuple[Any, list[Any]]:
+    """Which of the points start, start + step ... an index is, if it is one, and masks of where it is one.
+
+    None if it is nowhere.
+    """
+    if not count or not r.within(k, start, start + (count - 1) * step + 1):
+        return None, []
+    position = k - start
+    if step == 1:
+        return position, []
+    divided = r.every(position, step)
+    if divided is None:
+        number = r.number(position, _INDEX)
+        mask = r.apply(lambda e, n: e.remainder(n, step) == 0, number, dtype=_BOOL)
+        return r.apply(lambda e, n: e.quotient(n, step), number, dtype=_INDEX), [mask]
+    position, inside = divided
+    return (position, []) if inside else (None, [])
+
+
+def _where(r: Any, masks: list[Any], inside: Callable[[], Any], outside: Callable[[], Any]) -> Any:
+    """What is inside where all masks hold, else what is outside."""
+    if not masks:
+        return inside()
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = r.apply(lambda e, p, q: p & q, mask, other, dtype=_BOOL)
+    found = inside()
+    return r.apply(lambda e, m, p, q: e.select(m, p, q), mask, found, outside(), dtype=found.dtype)
 
 
 def _concatenate(r: Any, i: Sequence[Any], *parts: Any, axis: int) -> Any:
@@ -84,35 +115,35 @@ def _index(r: Any, i: Sequence[Any], x: Any, *, at: Any) -> Any:
     return r.read(x, _source(i, at, x.aval.shape, r))
 
 
-def _part(r: Any, i: Sequence[Any], at: Any) -> list[Any] | None:
-    """The place in the part `at` of an element of the whole; None if it is outside."""
-    inner = []
+def _part(r: Any, i: Sequence[Any], at: Any) -> tuple[list[Any] | None, list[Any]]:
+    """The place in the part `at` of an element of the whole, None if it is outside; and masks of where it is inside."""
+    inner, masks = [], []
     for k, entry in zip(i, at, strict=False):
         if type(entry) is int:
             if not r.within(k, entry, entry + 1):
-                return None
+                return None, []
             continue
         start, stop, step = entry
-        count = len(range(start, stop, step))
-        if not count or not r.within(k, start, start + (count - 1) * step + 1):
-            return None
-        position = k - start
-        if step > 1:
-            position, inside = r.every(position, step)
-            if not inside:
-                return None
+        position, mask = _lattice(r, k, start, len(range(start, stop, step)), step)
+        if position is None:
+            return None, []
         inner.append(position)
-    return [*inner, *i[len(at) :]]
+        masks += mask
+    return [*inner, *i[len(at) :]], masks
 
 
 def _place(r: Any, i: Sequence[Any], x: Any, *, at: Any, shape: tuple[int, ...]) -> Any:
-    inner = _part(r, i, at)
-    return r.constant(0, x.aval.dtype) if inner is None else r.read(x, inner)
+    inner, masks = _part(r, i, at)
+    if inner is None:
+        return r.constant(0, x.aval.dtype)
+    return _where(r, masks, lambda: r.read(x, inner), lambda: r.constant(0, x.aval.dtype))
 
 
 def _update(r: Any, i: Sequence[Any], x: Any, v: Any, *, at: Any) -> Any:
-    inner = _part(r, i, at)
-    return r.read(x, i) if inner is None else r.read(v, inner)
+    inner, masks = _part(r, i, at)
+    if inner is None:
+        return r.read(x, i)
+    return _where(r, masks, lambda: r.read(v, inner), lambda: r.read(x, i))
 
 
 def _gather(r: Any, i: Sequence[Any], x: Any, *indices: Any, axes: tuple[int, ...], **params: Any) -> Any:
@@ -123,9 +154,24 @@ def _gather(r: Any, i: Sequence[Any], x: Any, *indices: Any, axes: tuple[int, ..
     return r.read(x, [found[a] if a in found else next(rest) for a in range(len(shape))])
 
 
-def _dense(*avals: Any, at: Any, **params: Any) -> bool:
-    """Whether a part has no gaps."""
-    return all(type(entry) is int or entry[2] == 1 for entry in at)
+def _searchsorted(r: Any, i: Sequence[Any], a: Any, v: Any, *, side: str) -> Any:
+    """By bisection: as many elements as a power of 2 are skipped, or not, from the largest power down; NaN is last."""
+    length, rows = a.aval.shape[-1], list(i[: len(a.aval.shape) - 1])
+    value, low = r.read(v, i), r.constant(0, _INDEX)
+
+    def comes_before(e: Any, x: Any, y: Any) -> Any:
+        return (x < y) | ((y != y) & (x == x)) if x.dtype.kind == "f" else x < y
+
+    def goes_on(e: Any, n: Any, x: Any, y: Any, step: int) -> Any:
+        before = comes_before(e, x, y) if side == "left" else ~comes_before(e, y, x)
+        return e.select(before & (n + step <= length), n + step, n)
+
+    for bit in reversed(range(length.bit_length())):
+        step = 1 << bit
+        probe = r.apply(lambda e, n, step=step: e.select(n + step <= length, n + (step - 1), 0), low, dtype=_INDEX)
+        found = r.read(a, [*rows, probe])
+        low = r.apply(lambda e, n, x, y, step=step: goes_on(e, n, x, y, step), low, found, value, dtype=_INDEX)
+    return low
 
 
 broadcast = Indexed(read=_broadcast)
@@ -133,12 +179,13 @@ reshape = Indexed(read=_reshape)
 transpose = Indexed(read=_transpose)
 reverse = Indexed(read=_reverse)
 slice_ = Indexed(read=_slice)
-pad = Indexed(lambda x, *, low, high, interior: min((*low, *high, 0)) >= 0 and not any(interior), _pad)
+pad = Indexed(lambda x, *, low, high, interior: min((*low, *high, 0)) >= 0, _pad)
 concatenate = Indexed(read=_concatenate)
 stack = Indexed(read=_stack)
 index = Indexed(read=_index)
-place = Indexed(_dense, _place)
-update = Indexed(_dense, _update)
+place = Indexed(read=_place)
+update = Indexed(read=_update)
+searchsorted = Indexed(lambda a, v, *, side: a.dtype == v.dtype and a.dtype.kind in "fiub", _searchsorted, 60.0)
 gather = Indexed(read=_gather)
 full = Indexed(read=lambda r, i, *, shape, value, dtype: r.constant(value, dtype))
 iota = Indexed(

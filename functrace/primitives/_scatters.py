@@ -1,4 +1,4 @@
-"""How scatters are compiled: a copy of the array, then one update after the other; see `core.lowering`."""
+"""How scatters and convolutions are compiled: one update of an array after the other; see `core.lowering`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from functrace.core.lowering import Call
 
-__all__ = ["scatter"]
+__all__ = ["convolution", "scatter"]
 
 
 def scatter(combine: Callable[..., Any] | None, kinds: str) -> Call:
@@ -39,3 +39,23 @@ def scatter(combine: Callable[..., Any] | None, kinds: str) -> Call:
         return x.dtype.kind in kinds and all(i.dtype.kind in "iu" for i in operands[:-1])
 
     return Call(suits, emit, True)
+
+
+def _convolve(c: Any, operands: list[Any], outs: list[Any]) -> None:
+    """For each element of the shorter sequence, the longer one times that is added to a part of the result."""
+    x, y = (c.materialise(o) for o in operands)
+    (out,) = outs
+    if x.shape[-1] < y.shape[-1]:
+        x, y = y, x
+    lead, length = x.shape[:-1], (x.shape[-1],)
+    c.zero(out)
+
+    def one(positions: list[str]) -> None:
+        *row, k = positions
+        goal = c.behind(out, row)
+        c.add_product(c.part_from(goal, k, length), c.behind(x, row), c.behind(y, positions))
+
+    c.over([*lead, y.shape[-1]], one)
+
+
+convolution = Call(lambda x, y: x.dtype.kind in "fiub" and bool(x.size) and bool(y.size), _convolve, True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted
+from functrace.primitives import _scatters
 from functrace.primitives._structures import convolution
 from functrace.primitives.families import bilinear, broadcast
 from functrace.primitives.shape import reverse, slice_
@@ -51,4 +52,5 @@ convolve = bilinear(
     _batch,
     sparsity=convolution,
     cost=counted(lambda operands, outs: 2 * operands[0].size * operands[1].shape[-1]),
+    lower=_scatters.convolution,
 )

@@ -491,4 +491,5 @@ searchsorted = Primitive(
     nondifferentiable=True,
     kink=kinks.insertion(),
     cost=counted(_searchsorted_flops),
+    lower=_moves.searchsorted,
 )

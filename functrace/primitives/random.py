@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from functrace.core.lowering import Indexed
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted
@@ -95,6 +97,33 @@ def _many_blocks(keys: np.ndarray, starts: np.ndarray, count: int) -> np.ndarray
     return counters
 
 
+def _bits_at(r: Any, i: Sequence[Any], key: Any, start: Any, *, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """The bits of one element."""
+    lead = len(key.aval.shape) - 1
+    counter = r.number(r.flat(i[lead:], shape), np.dtype(np.uint64))
+    words = [r.read(key, [*i[:lead], r.fixed(k)]) for k in (0, 1)]
+    first = r.read(start, i[:lead] if start.aval.shape else ())
+    return r.apply(lambda e, *values: _image(e, *values, dtype), *words, first, counter, dtype=dtype)
+
+
+def _image(e: Any, k0: Any, k1: Any, start: Any, number: Any, dtype: np.dtype) -> Any:
+    """The image of a counter, in registers."""
+    word = np.dtype(np.uint32)
+    counter = start + number
+    schedule = (k0, k1, k0 ^ k1 ^ _PARITY)
+    x = e.convert(e.shift("lshr", counter, 32), word) + k0
+    y = e.convert(counter, word) + k1
+    for i in range(1, _INJECTIONS + 1):
+        for distance in _ROTATIONS[(i - 1) % 2]:
+            x = x + y
+            y = (e.shift("shl", y, distance) | e.shift("lshr", y, 32 - distance)) ^ x
+        x = x + schedule[i % 3]
+        y = y + (schedule[(i + 1) % 3] + i)
+    if dtype.itemsize < 8:
+        return e.convert(x ^ y, dtype)
+    return e.convert(e.shift("shl", e.convert(x, counter.dtype), 32) | e.convert(y, counter.dtype), dtype)
+
+
 def _random_bits_impl(key: np.ndarray, start: Any, *, shape: tuple[int, ...], dtype: np.dtype) -> Any:
     count = math.prod(shape)
     if key.ndim == 1 and 0 < count <= _FEW and int(start) <= 2**64 - count:
@@ -151,4 +180,5 @@ random_bits = Primitive(
     family="random",
     nondifferentiable=True,
     cost=counted(lambda operands, outs, **params: 100 * outs[0].size),
+    lower=Indexed(lambda key, start, *, shape, dtype: dtype.kind in "iu", _bits_at, 100.0),
 )

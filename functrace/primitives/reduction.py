@@ -17,7 +17,7 @@ from functrace.core.primitive import Primitive, is_linear
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Rule, Work, counted
 from functrace.errors import MissingRuleError
-from functrace.primitives import _fast, _moves, _runs, kinks
+from functrace.primitives import _fast, _moves, _rewrites, _runs, kinks
 from functrace.primitives._structures import cumulative, reduction
 from functrace.primitives.elementwise import (
     FUNCTION,
@@ -234,11 +234,13 @@ argmax = _along_axis(
     "argmax", lambda x, *, axis: x.argmax(axis), _position_aval, family="reduction", nondifferentiable=True,
     cost=reduction_cost,
     kink=kinks.position(1),
+    lower=_rewrites.position(lambda: reduce_max, lambda: reduce_min),
 )
 argmin = _along_axis(
     "argmin", lambda x, *, axis: x.argmin(axis), _position_aval, family="reduction", nondifferentiable=True,
     cost=reduction_cost,
     kink=kinks.position(-1),
+    lower=_rewrites.position(lambda: reduce_min, lambda: reduce_min),
 )
 
 
@@ -309,7 +311,8 @@ def _cost_softmax(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, ax
 
 
 logsumexp = _reduction(
-    "logsumexp", _logsumexp_impl, jvp=_logsumexp_jvp, sparsity=reduction(curved=True), cost=_cost_logsumexp
+    "logsumexp", _logsumexp_impl, jvp=_logsumexp_jvp, sparsity=reduction(curved=True), cost=_cost_logsumexp,
+    lower=_rewrites.logsumexp(lambda: reduce_max),
 )
 
 #: The share of each element in the sum of exponentials. Where there are infinite elements these share equally, an
@@ -326,6 +329,7 @@ softmax = Primitive(
     family="reduction",
     sparsity=reduction(curved=True, keeps=True),
     cost=_cost_softmax,
+    lower=_rewrites.softmax(lambda: reduce_max),
 )
 
 

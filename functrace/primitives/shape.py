@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from functrace.core.ir import Literal, Var
+from functrace.core.lowering import Rewrite
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.structure import Moves, Structure, moves
 from functrace.core.types import ShapedArray, aval_of
@@ -282,6 +283,17 @@ def _unstack_avals(aval: ShapedArray, *, axis: int) -> list[ShapedArray]:
     return [piece] * aval.shape[axis]
 
 
+def _pieces(x: Any, *, axis: int) -> list[Any]:
+    """The same as slices."""
+    shape, ones = x.shape, (1,) * len(x.shape)
+    starts = [tuple([k if a == axis else 0 for a in range(len(shape))]) for k in range(shape[axis])]
+    stops = [tuple([k + 1 if a == axis else n for a, n in enumerate(shape)]) for k in range(shape[axis])]
+    return [
+        reshape(slice_(x, starts=start, stops=stop, steps=ones), shape=shape[:axis] + shape[axis + 1 :])
+        for start, stop in zip(starts, stops, strict=True)
+    ]
+
+
 def _unstack_impl(x: Any, *, axis: int) -> list[Any]:
     return list(x if axis == 0 else np.moveaxis(x, axis, 0))
 
@@ -313,4 +325,5 @@ unstack = Primitive(
     family="linear",
     multiple=True,
     cost=viewing(lambda x, *, axis: x.strides[:axis] + x.strides[axis + 1 :]),
+    lower=Rewrite(function=_pieces),
 )

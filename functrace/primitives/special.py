@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from functrace.core.lowering import Rewrite
 from functrace.core.primitive import Primitive
 from functrace.errors import MissingRuleError
 from functrace.primitives import _codes, _codes_special
@@ -23,6 +24,7 @@ from functrace.primitives.elementwise import (
     cos,
     equal,
     exp,
+    floor,
     greater,
     less,
     log,
@@ -34,7 +36,7 @@ from functrace.primitives.elementwise import (
     sqrt,
     zero_of,
 )
-from functrace.primitives.families import Partial, elementwise, is_number, unwrap
+from functrace.primitives.families import Partial, broadcast, elementwise, is_number, unwrap
 from functrace.util import user_line
 
 __all__ = [
@@ -58,7 +60,7 @@ def scipy_special() -> Any:
 
 
 #: Those of which SciPy has no function of plain doubles, or that of another name.
-_NO_CODE = frozenset({"riemann_zeta", "zeta", "digamma"})
+_NO_CODE = frozenset({"riemann_zeta", "zeta"})
 _UFUNCS = {"riemann_zeta": "_riemann_zeta", "zeta": "_zeta", "digamma": "psi"}
 
 
@@ -179,6 +181,15 @@ def _polygamma_impl(n: Any, x: Any) -> Any:
     return unwrap(np.asarray(special.polygamma(n, x), x.dtype))
 
 
+def _polygamma_by_zeta(n: Any, x: Any) -> Any:
+    even = equal(n * 0.5, floor(n * 0.5))
+    scale = select(even, -gamma(n + 1), gamma(n + 1))
+    lowest = equal(n, zero_of(n))
+    if n.shape != x.shape and n.shape == ():
+        scale, n, lowest = (broadcast(v, shape=x.shape, axes=()) for v in (scale, n, lowest))
+    return select(lowest, digamma(x), scale * zeta(n + 1, x))
+
+
 gammaln = special("gammaln", lambda x, out: digamma(x))
 loggamma = special("loggamma", lambda x, out: digamma(x))
 gammasgn = special("gammasgn")
@@ -187,6 +198,7 @@ digamma = special("digamma", lambda x, out: _trigamma(x))
 polygamma = elementwise(
     "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x)),
     flops=3 * FUNCTION,
+    lower=Rewrite(lambda n, x: x.dtype.kind == "f", _polygamma_by_zeta),
 )
 riemann_zeta = special("riemann_zeta", refused("zeta", "x"), scipy_name="zeta")
 zeta = special("zeta", (refused("zeta", "x"), lambda x, q, out: -x * zeta(x + 1, q)))
@@ -318,6 +330,7 @@ expn = elementwise(
     (None, _expn_by_x),
     result=lambda name, n, x: x,
     flops=3 * FUNCTION,
+    lower=_codes_special.expn,
 )
 
 

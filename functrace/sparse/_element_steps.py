@@ -40,7 +40,7 @@ class Steps:
 
         for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
             self._start[place(var)] = value
-        self._inputs = [place(v) for v in jaxpr.invars]
+        self._inputs = [(place(v), v.aval.dtype) for v in jaxpr.invars]
         self._steps = []
         largest = max([v.aval.size for v in jaxpr.invars], default=0)
         frees = largest * len(jaxpr.eqns) > _MUCH
@@ -55,8 +55,9 @@ class Steps:
     def __call__(self, args: Sequence[Any]) -> list[Any]:
         """The outputs."""
         values = self._start.copy()
-        for place, arg in zip(self._inputs, args, strict=True):
-            values[place] = canonicalize(arg)
+        for (place, dtype), arg in zip(self._inputs, args, strict=True):
+            value = canonicalize(arg)
+            values[place] = value if value.dtype == dtype else value.astype(dtype)
         with np.errstate(all="ignore"):
             for impl, operands, params, multiple, outs, freed in self._steps:
                 found = impl(*[values[k] for k in operands], **params)

@@ -11,6 +11,7 @@ import functools
 import math
 import threading
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 from functrace.backend.executable import Executable, compilation_disabled
 from functrace.core.ir import ClosedJaxpr, eval_jaxpr, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
-from functrace.errors import MissingRuleError
+from functrace.errors import CompilationWarning, MissingRuleError, ShapeError
 from functrace.primitives.families import reshape
 from functrace.primitives.shape import concatenate
 from functrace.sparse._element_assembly import Assembly, Contribution, plan_assembly
@@ -31,7 +32,7 @@ from functrace.sparse._element_programs import Wanted, values_program
 from functrace.sparse._element_steps import Steps
 from functrace.sparse._element_weights import Program
 from functrace.sparse._families import Family, element_families, output_families
-from functrace.util import Source
+from functrace.util import Source, user_line
 
 __all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
 
@@ -83,6 +84,7 @@ class _Evaluation:
     def __init__(self, closed: ClosedJaxpr, plan: Assembly) -> None:
         self.closed, self.plan = closed, plan
         self._steps = Steps(closed)
+        self._shapes = [v.aval.shape for v in closed.jaxpr.invars]
         self._executable: Executable | None = None
         self._spent = 0.0
         self._worth = _SECONDS_PER_EQUATION * len(closed.eqns) * _SHARE_BEFORE_CODE
@@ -90,6 +92,15 @@ class _Evaluation:
         self._ordered = compilation_disabled()
 
     def __call__(self, args: Sequence[Any]) -> Sequence[Any]:
+        if len(args) != len(self._shapes) or any(
+            getattr(arg, "shape", ()) != shape for arg, shape in zip(args, self._shapes, strict=True)
+        ):
+            raise ShapeError(
+                "the derivatives were prepared for arguments of other shapes",
+                where=user_line(),
+                got=", ".join(str(np.shape(arg)) for arg in args) + f" for {', '.join(map(str, self._shapes))}",
+                remedy="pass arguments like those that the program was recorded for, or prepare it for these",
+            )
         if self._executable is not None:
             return self._executable.run(*args)
         start = time.perf_counter()
@@ -97,18 +108,42 @@ class _Evaluation:
         self._spent += time.perf_counter() - start
         if not self._ordered and self._spent > self._worth:
             self._ordered = True
-            threading.Thread(target=self.compile, name="functrace-elements").start()
+            sample = [np.array(a) for a in args], [np.array(f) for f in found]
+            threading.Thread(target=self.compile, args=sample, name="functrace-elements").start()
         return found
 
-    def compile(self) -> None:
-        """Make the machine code now."""
+    def compile(self, args: Sequence[Any] | None = None, expected: Sequence[Any] = ()) -> None:
+        """Make the machine code now.
+
+        Args:
+            args, expected: arguments and what they gave, which the code has to give too before it is used.
+        """
         with self._lock:
             if self._executable is None:
                 self._ordered = True
-                self._executable = Executable(*hoist_constants(self.closed))
+                executable = Executable(*hoist_constants(self.closed))
+                if args is None or _agree(executable.run(*[a[()] for a in args]), expected):
+                    self._executable = executable
+                else:
+                    warnings.warn(
+                        "machine code of sparse derivatives gives other values than NumPy does and is not used; please "
+                        "report this as a bug of functrace, with the function",
+                        CompilationWarning,
+                        stacklevel=2,
+                    )
 
     def traced(self, args: Sequence[Any]) -> list[Any]:
         return eval_jaxpr(self.closed.jaxpr, self.closed.consts, *args)
+
+
+def _agree(found: Sequence[Any], expected: Sequence[Any]) -> bool:
+    """Whether two evaluations are the same but for rounding."""
+    for value, wanted in zip(found, expected, strict=True):
+        finite = np.isfinite(wanted)
+        scale = np.abs(wanted, where=finite, out=np.zeros_like(wanted)).max(initial=0)
+        if not np.allclose(value, wanted, rtol=1e-4, atol=1e-6 * scale, equal_nan=True):
+            return False
+    return True
 
 
 class _Elements:
@@ -234,6 +269,9 @@ class ElementHessian(_Elements):
 
         Returns:
             One number per entry of the structure.
+
+        Raises:
+            ShapeError: an argument has another shape than the program's input.
         """
         if _is_traced(args):
             return self.careful().traced(args)[0]

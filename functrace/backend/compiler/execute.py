@@ -402,7 +402,7 @@ class _Execution:
     def _spill(self, step: Step) -> None:
         for var in step.writes:
             place = self.plan.places[var]
-            if var in self.plan.spilled and isinstance(place, Small):
+            if var in self.plan.spilled and isinstance(place, Small) and place.nodes is None:
                 spill(self.e, place, self.plan.spilled[var])
 
     def _small(self, step: SmallStep) -> None:
@@ -410,6 +410,8 @@ class _Execution:
             place = self.plan.places[var]
             assert isinstance(place, Small) and place.nodes is not None
             place.values = [self._register(node) for node in place.nodes]
+            if var in self.plan.spilled:
+                spill(self.e, place, self.plan.spilled[var])
 
     def _register(self, node: Node) -> Any:
         """The value of a node of the registers' reader, with all it depends on."""

@@ -20,6 +20,7 @@ from functrace.backend.compiler.nodes import Node
 
 __all__ = ["ReduceSink", "ScanSink", "StoreSink", "emit_nest"]
 
+_GATHERED = 1.5  # what an element that is gathered costs, in vector operations
 _LONG = 10  # operations in the loop, from which on several vectors at a time hide each other's latency
 _MOST_LANES = 64
 
@@ -113,7 +114,7 @@ class _Nest:
     def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
         self.e, self.sinks = e, sinks
         self.nodes = needed_nodes([node for sink in sinks for node in _nodes_of(sink)])
-        groups = _merged_axes(extents, self.nodes, sinks)
+        groups = _best_innermost(e, extents, _merged_axes(extents, self.nodes, sinks), self.nodes, sinks)
         self.extents = [math.prod(extents[k] for k in group) for group in groups]
         self.places = [group[-1] for group in groups]  # the original axis whose coefficient the merged axis has
         self.depth = len(groups)
@@ -467,6 +468,29 @@ def _merged_axes(extents: tuple[int, ...], nodes: list[Node], sinks: list[Sink])
         else:
             groups.append([k])
     return groups
+
+
+def _best_innermost(
+    e: Emitter, extents: tuple[int, ...], groups: list[list[int]], nodes: list[Node], sinks: list[Sink]
+) -> list[list[int]]:
+    """The loops with the axis innermost along which vectors are cheapest, where no order is given by reductions.
+
+    A short innermost axis fills few lanes; along another, what is not contiguous is gathered one by one.
+    """
+    if len(groups) < 2 or not all(isinstance(sink, StoreSink) for sink in sinks):
+        return groups
+    addresses = [n.data[1] for n in nodes if n.kind == "load"] + [s.address for s in sinks if s.address is not None]
+    operations = sum(n.kind == "apply" for n in nodes)
+    lanes = e.target.lanes(8 * max(s.node.dtype.itemsize for s in sinks))
+
+    def price(group: list[int]) -> float:
+        extent = math.prod(extents[k] for k in group)
+        filled = extent / -(-extent // lanes)
+        apart = sum(a.coefficients[group[-1]] not in (0, 1) for a in addresses)
+        return (operations + len(addresses)) / filled + _GATHERED * apart
+
+    best = min(reversed(groups), key=price)
+    return [group for group in groups if group is not best] + [best]
 
 
 def _joins(outer: int, inner: int, extent: int, addresses: list[Affine], kept: list[int]) -> bool:

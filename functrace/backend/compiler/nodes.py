@@ -114,14 +114,10 @@ class Reader:
                 raise SplitBoxError(axis, cut)
         raise NotAffineError
 
-    def every(self, index: Affine, step: int) -> tuple[Affine, bool]:
-        """The index divided by a step, and whether it is a multiple of it, all over the box.
-
-        Raises:
-            NotAffineError: only some are.
-        """
+    def every(self, index: Affine, step: int) -> tuple[Affine, bool] | None:
+        """The index divided by a step, and whether it is a multiple of it, all over the box; None if only some are."""
         if any(c % step for c in index.coefficients):
-            raise NotAffineError
+            return None
         quotient = Affine(index.constant // step, tuple([c // step for c in index.coefficients]))
         return quotient, index.constant % step == 0
 

@@ -323,7 +323,7 @@ class Plan:
     def _plan_virtual(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
         out = eqn.outvars[0]
         operands = [a for a in eqn.invars if isinstance(a, Var)]
-        own = lowering.weight if isinstance(lowering, Elementwise) else 0.0
+        own = lowering.weight if isinstance(lowering, (Elementwise, Indexed)) else 0.0
         self.virtual[out] = (eqn, lowering)
         self.waits[out] = waits
         self.weight[out] = own + sum(self.weight.get(a, 0.0) for a in operands)

@@ -92,3 +92,21 @@ class Positions:
         new = e.load(source.start(e), source.dtype)
         at = goal.start(e)
         e.store(new if combine is None else combine(e, e.load(at, goal.dtype), new), at)
+
+    def zero(self: Context, goal: Buffer) -> None:
+        """Writes 0 everywhere."""
+        self.map(goal, lambda reader, index: reader.constant(0, goal.dtype))
+
+    def part_from(self: Context, buffer: Buffer, start: str, shape: tuple[int, ...]) -> Buffer:
+        """So many elements of an array of one axis, from a position (register) on."""
+        place = self.view(buffer, [], [(start, buffer.strides[0])])
+        return Buffer(place.pointer, shape, buffer.dtype, buffer.strides)
+
+    def add_product(self: Context, goal: Buffer, x: Buffer, number: Buffer) -> None:
+        """goal += x times a number in memory."""
+
+        def element(reader: Reader, index: Any) -> Any:
+            factors = reader.load_from(goal, index), reader.load_from(x, index), reader.load_from(number, ())
+            return reader.apply(lambda e, t, a, b: t + a * b, *factors, dtype=goal.dtype)
+
+        self.map(goal, element)
