@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = []
     for name, kind, pattern in listed:
         progress.step(f"{name}, {kind}")
-        rows.append(measure(name, kind, pattern, 1 if options.smoke else 5))
+        rows.append(measure(name, kind, pattern, 1 if options.smoke or pattern[0].size > 100_000 else 3))
     progress.close()
     table = to_markdown(rows)
     print(table, end="")

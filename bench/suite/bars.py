@@ -125,7 +125,7 @@ def table(verdicts: Sequence[Verdict]) -> list[str]:
         ratio = "-" if v.ratio is None else f"{v.ratio:.2g}"
         head = (v.row, v.bar) if v.row != row else ("", "")
         row = v.row
-        cells = [head[0], v.scenario, head[1], duration(v.ours), *cells, ratio, v.met]
+        cells = [head[0], v.scenario, head[1], duration(v.ours) if v.ours else "-", *cells, ratio, v.met]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
 

@@ -35,7 +35,7 @@ def chain(length: int, n: int) -> Scenario:
         def f(x: Any) -> Any:
             y = x
             for k in range(length // 5):
-                y = xp.tanh(y * (1.0 + 0.01 * k) + x) * 0.5 + xp.sin(y)
+                y = xp.tanh(y * (1.0 + 0.01 * k) + x) + xp.sin(y)
             return y
 
         return f

@@ -89,14 +89,16 @@ def _nest(step: NestStep, depth: int) -> Group:
     fused = 0
     for box in step.boxes:
         volume = math.prod(box.extents)
-        nodes = needed_nodes(list(box.nodes.values()))
+        nodes = needed_nodes([node for parts in box.nodes.values() for node in parts.values()])
         operations = [n for n in nodes if n.kind == "apply"]
         fused = max(fused, len(operations))
         flops += sum(_volume(n, box.extents) for n in operations)
         flops += volume * sum(isinstance(low, Reduction) for _, low in step.roots.values())
         size += sum(_volume(n, box.extents) * n.dtype.itemsize for n in nodes if n.kind == "load")
         size += sum(
-            volume * v.aval.dtype.itemsize for v, (_, low) in step.roots.items() if not isinstance(low, Reduction)
+            volume * len(box.nodes[v]) * v.aval.dtype.itemsize
+            for v, (_, low) in step.roots.items()
+            if not isinstance(low, Reduction)
         )
     roots = ", ".join(f"{eqn.primitive.name} -> {var.aval}" for var, (eqn, _) in step.roots.items())
     shape = "x".join(map(str, step.space))

@@ -90,6 +90,11 @@ class Target:
     fma: bool
     scalef: bool
 
+    @property
+    def halves(self) -> bool:
+        """Whether floats of 16 bits are converted by an instruction."""
+        return not is_x86() or (self.level != "baseline" and host_features().get("f16c", False))
+
     def lanes(self, bits: int) -> int:
         """How many numbers of so many bits a register holds."""
         return self.vector_bits // bits

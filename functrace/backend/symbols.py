@@ -14,6 +14,7 @@ So it holds names such as "blas:dgemm", and when it is loaded, `resolve` gives t
   "ufuncdata:numpy.exp:D->D" gives. It computes what the ufunc does: bit for bit, but for transcendental functions of
   float32 and float64, for which NumPy has faster loops on some CPUs that differ in the last bits.
 - "python:PyLong_FromVoidPtr": CPython's C functions, which need the GIL.
+- "blasthreads:enter", "blasthreads:leave": between them the BLAS of NumPy uses one thread (`blas_threads.py`).
 - "pool:run": runs a loop's body in several threads (`pool.py`); resolving it starts them.
 - "c:pthread_mutex_lock": those of the C library.
 """
@@ -29,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from functrace.backend import llvm, pool
+from functrace.backend import blas_threads, llvm, pool
 from functrace.backend.vmath import module as vmath
 
 __all__ = ["available", "blas", "blas_convention", "resolve", "special", "ufunc_loop"]
@@ -108,11 +109,13 @@ class _Linear(NamedTuple):
         find: the address of a routine, or None.
         bits: the width of its integers.
         origin: what it is.
+        find_c: the address of a function that is no routine of Fortran, or None.
     """
 
     find: Callable[[str], int | None]
     bits: int
     origin: str
+    find_c: Callable[[str], int | None]
 
 
 def blas(name: str) -> tuple[int, int]:
@@ -158,7 +161,8 @@ def _numpy_linear() -> _Linear | None:
             find = functools.partial(_spelled, library, spelling)
             bits = _tried_out(find)
             if bits:
-                return _Linear(find, bits, f"NumPy's {spelling}")
+                find_c = functools.partial(_spelled, library, spelling.replace("{}_", "{}"))
+                return _Linear(find, bits, f"NumPy's {spelling}", find_c)
     return None
 
 
@@ -181,7 +185,7 @@ def _scipy_linear() -> _Linear | None:
         return None
 
     bits = _tried_out(find)
-    return _Linear(find, bits, "SciPy's") if bits else None
+    return _Linear(find, bits, "SciPy's", lambda name: None) if bits else None
 
 
 def _tried_out(find: Callable[[str], int | None]) -> int | None:
@@ -243,6 +247,15 @@ def _factors(factor: int, bits: int) -> bool:
     _routine(factor, bits, 1)(b"L", 2, a, 2, status)
     info = status.value if bits == 64 else ctypes.c_int32.from_buffer(status).value
     return info == 0 and [a[0], a[1], a[3]] == [2.0, 1.0, 2.0]
+
+
+def _blas_threads(name: str) -> int:
+    library = _numpy_linear()
+    if library is None or name not in ("enter", "leave"):
+        raise KeyError(name)
+    get, change = (library.find_c(f"openblas_{kind}_num_threads") for kind in ("get", "set"))
+    pause = _exported(_c_library(), "sched_yield")
+    return blas_threads.functions(*(_expected(a, name) for a in (get, change, pause)))[name == "leave"]
 
 
 # Special functions
@@ -376,6 +389,7 @@ def _ufunc_part(part: int, name: str) -> int:
 
 _KINDS: dict[str, Callable[[str], int]] = {
     "blas": lambda name: blas(name)[0],
+    "blasthreads": _blas_threads,
     "special": lambda name: special(name)[0],
     "ufunc": functools.partial(_ufunc_part, 0),
     "ufuncdata": functools.partial(_ufunc_part, 1),

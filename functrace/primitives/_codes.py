@@ -27,6 +27,18 @@ def _not_booleans(*avals: Any, **params: Any) -> bool:
     return all(a.dtype.kind != "b" for a in avals)
 
 
+def _real(*avals: Any, **params: Any) -> bool:
+    return all(a.dtype.kind in "fiub" for a in avals)
+
+
+def _signed_or_not(*avals: Any, **params: Any) -> bool:
+    return all(a.dtype.kind in "fiu" for a in avals)
+
+
+def _inexact(*avals: Any, **params: Any) -> bool:
+    return all(a.dtype.kind in "fc" for a in avals)
+
+
 def _integers(*avals: Any, **params: Any) -> bool:
     return all(a.dtype.kind in "iub" for a in avals)
 
@@ -47,7 +59,7 @@ sub = code(lambda e, x, y: x - y, suits=_not_booleans)
 mul = code(lambda e, x, y: x * y)
 neg = code(lambda e, x: -x, suits=_not_booleans)
 div = code(lambda e, x, y: x / y, _DIVISION, _floats)
-weighted_sum = code(lambda e, a, b, x, y: a * x + b * y, 3.0, _floats)
+weighted_sum = code(lambda e, a, b, x, y: a * x + b * y, 3.0, _inexact)
 same = code(lambda e, x: x, 0.0)
 square = code(lambda e, x: x * x, suits=_not_booleans)
 reciprocal = code(lambda e, x: 1.0 / x, _DIVISION, _floats)
@@ -56,7 +68,8 @@ select = code(lambda e, mask, x, y: e.select(mask, x, y))
 
 
 def _convertible(x: Any, *, dtype: np.dtype) -> bool:
-    return dtype.kind in "fiub" and x.dtype.kind in "fiub" and "float16" not in (dtype.name, x.dtype.name)
+    exact = dtype.name != "float16" or x.dtype.name not in ("float64", "complex128", "complex64")
+    return dtype.kind in "fiubc" and x.dtype.kind in "fiubc" and dtype.itemsize <= 16 and x.dtype.itemsize <= 16 and exact
 
 
 convert = code(lambda e, x, *, dtype: e.convert(x, dtype), suits=_convertible)
@@ -102,10 +115,10 @@ def _float_remainder(e: Any, x: Any, y: Any) -> Any:
 
 # extrema, signs, rounding
 
-maximum = code(lambda e, x, y: e.combine("max", x, y), 2.0)
-minimum = code(lambda e, x, y: e.combine("min", x, y), 2.0)
-fmax = code(lambda e, x, y: e.combine("fmax", x, y), 2.0)
-fmin = code(lambda e, x, y: e.combine("fmin", x, y), 2.0)
+maximum = code(lambda e, x, y: e.combine("max", x, y), 2.0, _real)
+minimum = code(lambda e, x, y: e.combine("min", x, y), 2.0, _real)
+fmax = code(lambda e, x, y: e.combine("fmax", x, y), 2.0, _real)
+fmin = code(lambda e, x, y: e.combine("fmin", x, y), 2.0, _real)
 
 
 def _abs(e: Any, x: Any) -> Any:
@@ -121,8 +134,8 @@ def _sign(e: Any, x: Any) -> Any:
     return e.select(x != x, x, found) if x.dtype.kind == "f" else found
 
 
-abs_ = code(_abs)
-sign = code(_sign, 2.0, _not_booleans)
+abs_ = code(_abs, suits=_real)
+sign = code(_sign, 2.0, _signed_or_not)
 floor = code(lambda e, x: e.intrinsic("floor", x), suits=_floats)
 ceil = code(lambda e, x: e.intrinsic("ceil", x), suits=_floats)
 trunc = code(lambda e, x: e.intrinsic("trunc", x), suits=_floats)
@@ -133,23 +146,23 @@ copysign = code(lambda e, x, y: e.intrinsic("copysign", x, y), suits=_floats)
 
 equal = code(lambda e, x, y: x == y)
 not_equal = code(lambda e, x, y: x != y)
-less = code(lambda e, x, y: x < y)
-less_equal = code(lambda e, x, y: x <= y)
-greater = code(lambda e, x, y: x > y)
-greater_equal = code(lambda e, x, y: x >= y)
+less = code(lambda e, x, y: x < y, suits=_real)
+less_equal = code(lambda e, x, y: x <= y, suits=_real)
+greater = code(lambda e, x, y: x > y, suits=_real)
+greater_equal = code(lambda e, x, y: x >= y, suits=_real)
 
 
 def _truth(e: Any, x: Any) -> Any:
     return x if x.dtype.kind == "b" else x != 0
 
 
-logical_and = code(lambda e, x, y: _truth(e, x) & _truth(e, y))
-logical_or = code(lambda e, x, y: _truth(e, x) | _truth(e, y))
-logical_xor = code(lambda e, x, y: _truth(e, x) ^ _truth(e, y))
-logical_not = code(lambda e, x: ~_truth(e, x))
+logical_and = code(lambda e, x, y: _truth(e, x) & _truth(e, y), suits=_real)
+logical_or = code(lambda e, x, y: _truth(e, x) | _truth(e, y), suits=_real)
+logical_xor = code(lambda e, x, y: _truth(e, x) ^ _truth(e, y), suits=_real)
+logical_not = code(lambda e, x: ~_truth(e, x), suits=_real)
 isnan = code(lambda e, x: x != x)
-isfinite = code(lambda e, x: abs_.code(e, x) < math.inf if x.dtype.kind == "f" else x == x)
-isinf = code(lambda e, x: abs_.code(e, x) == math.inf if x.dtype.kind == "f" else x != x)
+isfinite = code(lambda e, x: abs_.code(e, x) < math.inf if x.dtype.kind == "f" else x == x, suits=_real)
+isinf = code(lambda e, x: abs_.code(e, x) == math.inf if x.dtype.kind == "f" else x != x, suits=_real)
 
 
 def _signbit(e: Any, x: Any) -> Any:

@@ -68,7 +68,8 @@ def _emit(c: Any, operands: list[Any], outs: list[Any], *, contract: Any, batch:
         else:
             flag_a, lead_a = _layout(x_down, x_across, m, k)
             flag_b, lead_b = _layout(y_down, y_across, k, n)
-            c.blas("gemm", out.dtype, flag_b, flag_a, n, m, k, 1.0, b, lead_b, a, lead_a, 0.0, goal, n)
+            c.blas("gemm", out.dtype, flag_b, flag_a, n, m, k, 1.0, b, lead_b, a, lead_a, 0.0, goal, n,
+                   flops=2.0 * m * n * k)  # fmt: skip
 
     c.over(stack, one)
 
@@ -86,15 +87,16 @@ def _layout(down: int, across: int, rows: int, columns: int) -> tuple[str, int]:
 def _vector(c: Any, dtype: Any, sizes: tuple[int, int], matrix: Any, vector: Any, goal: Any) -> None:
     """A matrix (rows, columns) times a vector."""
     (rows, columns), (a, down, across), (x, step) = sizes, matrix, vector
+    work = 2.0 * rows * columns
     flag, lead = _layout(down, across, rows, columns)
     if flag == "N":
-        c.blas("gemv", dtype, "T", columns, rows, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1)
+        c.blas("gemv", dtype, "T", columns, rows, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1, flops=work)
     else:
-        c.blas("gemv", dtype, "N", rows, columns, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1)
+        c.blas("gemv", dtype, "N", rows, columns, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1, flops=work)
 
 
 def _suits(x: Any, y: Any, *, contract: Any, batch: Any) -> bool:
-    return x.dtype.name in ("float32", "float64") and bool(x.size) and bool(y.size)
+    return x.dtype.name in ("float32", "float64", "complex64", "complex128") and bool(x.size) and bool(y.size)
 
 
 contraction = Call(_suits, _emit, True)

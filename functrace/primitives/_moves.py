@@ -189,14 +189,20 @@ searchsorted = Indexed(lambda a, v, *, side: a.dtype == v.dtype and a.dtype.kind
 gather = Indexed(read=_gather)
 full = Indexed(read=lambda r, i, *, shape, value, dtype: r.constant(value, dtype))
 iota = Indexed(
-    read=lambda r, i, *, length, dtype: r.number(i[0], dtype), suits=lambda *, length, dtype: dtype.kind in "iuf"
+    read=lambda r, i, *, length, dtype: r.number(i[0], dtype), suits=lambda *, length, dtype: dtype.kind in "iufc"
 )
+
+
+def _reducible(combine: str, x: ShapedArray) -> bool:
+    """Whether a reduction in the operand's own dtype is right: halves are summed in single precision."""
+    plain = combine in ("add", "mul", "and", "or")
+    return x.dtype.name != "float16" and x.dtype.kind in ("fiubc" if plain else "fiub") and (plain or bool(x.size))
 
 
 def reduction(combine: str, suits: Any = None) -> Reduction:
     """The lowering of a reduction of one operand over `axes`."""
     return Reduction(
-        suits or (lambda x, *, axes: bool(x.size)),
+        suits or (lambda x, *, axes: _reducible(combine, x)),
         combine,
         lambda x, *, axes: x.shape,
         lambda r, i, x, *, axes: r.read(x, i),
@@ -254,7 +260,9 @@ def _short(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool
     free_x, free_y = _axes_of(x, y, contract, batch)
     rows = math.prod(x.shape[a] for a in free_x)
     columns = math.prod(y.shape[a] for a in free_y)
-    return x.dtype.kind in "fiub" and (math.prod(space) <= _TINY or rows == columns == 1 or x.dtype.kind != "f")
+    real = x.dtype.kind in "fc"
+    whole = x.dtype.kind in "fiubc" and x.dtype.name != "float16"
+    return whole and (math.prod(space) <= _TINY or rows == columns == 1 or not real)
 
 
 outer = Indexed(_outer, _outer_read)

@@ -21,7 +21,7 @@ def _spread(reduced: Any, shape: tuple[int, ...], axes: tuple[int, ...]) -> Any:
 
 
 def _floats(x: Any, **params: Any) -> bool:
-    return x.dtype.kind == "f" and bool(x.size)
+    return x.dtype.kind == "f"
 
 
 def _peak(maximum: Any, x: Any, axes: tuple[int, ...]) -> tuple[Any, Any]:
@@ -34,6 +34,9 @@ def logsumexp(maximum: Any) -> Rewrite:
     """`maximum`: the primitive that reduces to it, as a function without arguments."""
 
     def function(x: Any, *, axes: tuple[int, ...]) -> Any:
+        if 0 in x.shape:
+            shape = tuple([n for a, n in enumerate(x.shape) if a not in axes])
+            return full(shape=shape, value=-np.inf, dtype=x.dtype)
         peak, shift = _peak(maximum(), x, axes)
         total = reduce_sum(exp(sub(x, _spread(shift, x.shape, axes))), axes=axes)
         empty = equal(peak, x.dtype.type(-np.inf))
@@ -46,6 +49,8 @@ def softmax(maximum: Any) -> Rewrite:
     """See `logsumexp`."""
 
     def function(x: Any, *, axes: tuple[int, ...], undefined: bool) -> Any:
+        if 0 in x.shape:
+            return x
         infinity = x.dtype.type(np.inf)
         peak, shift = _peak(maximum(), x, axes)
         weights = exp(sub(x, _spread(shift, x.shape, axes)))

@@ -26,13 +26,17 @@ def _at(r: Any, index: Sequence[Any], x: Any, axis: int, reverse: bool) -> Any:
 
 def _cumulative(step: Callable[..., Any], start: Callable[[np.dtype], Any], kinds: str, weight: float = 1.0) -> Scan:
     return Scan(
-        lambda x, **params: x.dtype.kind in kinds,
+        lambda x, **params: x.dtype.kind in kinds and x.dtype.name != "float16",
         step,
         lambda r, i, x, *, axis, reverse: [_at(r, i, x, axis, reverse)],
         _axis,
         start,
         weight,
     )
+
+
+def _nothing(dtype: np.dtype) -> Any:
+    return -0.0 if dtype.kind == "f" else complex(-0.0, -0.0) if dtype.kind == "c" else 0
 
 
 def _least(dtype: np.dtype) -> Any:
@@ -43,7 +47,7 @@ def _greatest(dtype: np.dtype) -> Any:
     return np.inf if dtype.kind == "f" else dtype.kind == "b" or np.iinfo(dtype).max
 
 
-cumsum = _cumulative(lambda e, p, x: p + x, lambda dtype: -0.0 if dtype.kind == "f" else 0, "fiubc")
+cumsum = _cumulative(lambda e, p, x: p + x, _nothing, "fiubc")
 cumprod = _cumulative(lambda e, p, x: p * x, lambda dtype: 1, "fiubc")
 cummax = _cumulative(lambda e, p, x: e.combine("max", p, x), _least, "fiub")
 cummin = _cumulative(lambda e, p, x: e.combine("min", p, x), _greatest, "fiub")
@@ -56,7 +60,7 @@ def _recurrence_step(e: Any, before: Any, a: Any, b: Any) -> Any:
 
 
 linear_recurrence = Scan(
-    lambda a, b, **params: a.dtype.kind in "fiu",
+    lambda a, b, **params: a.dtype.kind in "fiuc" and a.dtype.name != "float16",
     _recurrence_step,
     lambda r, i, a, b, *, axis, reverse: [_at(r, i, a, axis, reverse), _at(r, i, b, axis, reverse)],
     _axis,

@@ -36,7 +36,7 @@ def scatter(combine: Callable[..., Any] | None, kinds: str) -> Call:
         c.over(lead, one)
 
     def suits(x: Any, *operands: Any, axes: Any, unique: bool) -> bool:
-        return x.dtype.kind in kinds and all(i.dtype.kind in "iu" for i in operands[:-1])
+        return x.dtype.kind in kinds and x.dtype.name != "float16" and all(i.dtype.kind in "iu" for i in operands[:-1])
 
     return Call(suits, emit, True)
 
@@ -58,4 +58,4 @@ def _convolve(c: Any, operands: list[Any], outs: list[Any]) -> None:
     c.over([*lead, y.shape[-1]], one)
 
 
-convolution = Call(lambda x, y: x.dtype.kind in "fiub" and bool(x.size) and bool(y.size), _convolve, True)
+convolution = Call(lambda x, y: x.dtype.kind in "fiubc" and x.dtype.name != "float16" and bool(x.size) and bool(y.size), _convolve, True)

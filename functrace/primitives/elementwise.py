@@ -18,7 +18,7 @@ from functrace.core.structure import Moves, Pointwise, Structure, known
 from functrace.core.types import ShapedArray, is_inexact
 from functrace.core.work import Layout, View, Work
 from functrace.errors import DTypeError
-from functrace.primitives import _codes, _codes_numbers, _codes_special, kinks
+from functrace.primitives import _codes, _codes_complex, _codes_numbers, _codes_special, kinks
 from functrace.primitives._ufuncs import by_ufunc
 from functrace.primitives.families import (
     add,
@@ -286,7 +286,7 @@ div = elementwise(
     masks="scaling",
     flops=(1, 11),
     formula="x / y",
-    lower=_codes.div,
+    lower=(_codes.div, _codes_complex.div),
 )
 floor_divide = elementwise("floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False), lower=_codes_numbers.floor_divide)
 remainder = elementwise(
@@ -301,7 +301,7 @@ fmod = elementwise(
 )
 positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]], flops=0, lower=_codes.same)
 square = elementwise("square", np.square, lambda x, out: 2 * x, flops=(1, 6), formula="x**2", lower=_codes.square)
-reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out, flops=(1, 6), formula="1 / x", lower=_codes.reciprocal)
+reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out, flops=(1, 6), formula="1 / x", lower=(_codes.reciprocal, _codes_complex.reciprocal))
 sqrt = elementwise("sqrt", np.sqrt, lambda x, out: 0.5 / out, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.sqrt)
 cbrt = elementwise(
     "cbrt", np.cbrt, lambda x, out: 1 / (3 * out * out), flops=FUNCTION, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.cbrt
@@ -453,6 +453,7 @@ real = elementwise(
     transpose=lambda bars, x: [complex_(bars[0], zero_of(bars[0])) if x.aval.dtype.kind == "c" else bars[0]],
     result=_real_dtype,
     cost=_cost_part,
+    lower=_codes_complex.real,
 )
 imag = elementwise(
     "imag",
@@ -462,6 +463,7 @@ imag = elementwise(
     transpose=lambda bars, x: [complex_(zero_of(bars[0]), neg(bars[0])) if x.aval.dtype.kind == "c" else None],
     result=_real_dtype,
     cost=_cost_part,
+    lower=_codes_complex.imag,
 )
 conj = elementwise(
     "conj",
@@ -470,6 +472,7 @@ conj = elementwise(
     curvature=(),
     transpose=lambda bars, x: [conj(bars[0])],
     flops=(0, 1),
+    lower=_codes_complex.conj,
 )
 
 
@@ -498,6 +501,7 @@ complex_ = elementwise(
     ],
     result=_complex_dtype,
     flops=0,
+    lower=_codes_complex.complex_,
 )
 
 
@@ -526,7 +530,7 @@ abs_ = elementwise(
     flops=(1, 4),
     kink=kinks.homogeneous("modulus of 0", np.abs, np.abs),
     formula="abs(x)",
-    lower=_codes.abs_,
+    lower=(_codes.abs_, _codes_complex.abs_),
 )
 
 # choosing between operands; ties split evenly

@@ -437,13 +437,13 @@ scatter_set = _jointly_linear(
     "scatter_set", scatter_impl(None), scatter_aval, _set_transpose, scatter_batch(lambda: scatter_set),
     sparsity=scattered(replaces=scatter_impl(None)),
     cost=moving,
-    lower=_scatters.scatter(None, "fiub"),
+    lower=_scatters.scatter(None, "fiubc"),
 )
 scatter_add = _jointly_linear(
     "scatter_add", scatter_impl(np.add), scatter_aval, _add_transpose, scatter_batch(lambda: scatter_add),
     sparsity=scattered(),
     cost=scatter_cost((1, 2)),
-    lower=_scatters.scatter(lambda e, old, new: old + new, "fiub"),
+    lower=_scatters.scatter(lambda e, old, new: old + new, "fiubc"),
 )
 
 

@@ -139,7 +139,7 @@ scatter_multiply = Primitive(
     family="indexing",
     sparsity=scattered(products=True),
     cost=scatter_cost((1, 6)),
-    lower=_scatters.scatter(lambda e, old, new: old * new, "fiub"),
+    lower=_scatters.scatter(lambda e, old, new: old * new, "fiubc"),
 )
 
 

@@ -124,12 +124,12 @@ def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> Spar
         structure = Structure((*hessian_structure(program.closed, program.wrt()), shape), symmetric=True)
     coloring = star_coloring(structure)
     plan = star_plan(structure, coloring)
+    tried = method == "auto" and pattern is None and elements is None
     colored_choice = Choice(
         "star colouring",
         plan.sweeps,
         _colored_seconds(program, plan.sweeps) / max(program.seconds(0), 1e-12),
-        f"{plan.sweeps} product{'s' * (plan.sweeps != 1)} with the Hessian"
-        + ("; the function does not separate into elements" if elements is None and pattern is None else ""),
+        f"{plan.sweeps} product{'s' * (plan.sweeps != 1)} with the Hessian" + ("; no sum of elements" if tried else ""),
         {} if elements is None else {"elements": element_seconds(elements) / max(program.seconds(0), 1e-12)},
     )
     run = Tiered(lambda *leaves: evaluate_hessian(program, plan, list(leaves)))

@@ -128,9 +128,9 @@ def jacobian(
 
     The function is linearized once. Forward mode then takes a sweep for each input, reverse mode one for each output.
     Where everything passes through a few numbers (a waist: R^1000 -> R^10 -> R^1000), the Jacobians before and after
-    them are formed in their best modes and multiplied. Where the pattern is sparse, columns (or rows) that share no row
-    (or column) are swept together. The price of each comes from the linear program itself; in compiled programs patterns
-    are not asked for. The choice is remembered per function and types of arguments.
+    them are formed in their best modes and multiplied. Where the pattern is sparse, columns (or rows) that share no
+    row (or column) are swept together; not in programs being compiled. The price of each comes from the linear program
+    itself. The choice is remembered per function and types of arguments.
 
     Args:
         fun: function of arrays or pytrees of arrays.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from functrace.backend.compiler.outside import Outside
+from functrace.backend.compiler.pairs import Pairs, real_type
 from functrace.backend.llvm import Target
 
 __all__ = ["BOOL", "INDEX", "Emitter", "Unsupported", "Value", "element_type", "memory_type", "neutral"]
@@ -34,6 +35,10 @@ def element_type(dtype: np.dtype) -> str:
         return "i1"
     if dtype.kind in "iu":
         return f"i{dtype.itemsize * 8}"
+    if dtype.name in ("complex64", "complex128"):  # as elements of arrays; registers hold pairs
+        return f"[2 x {element_type(real_type(dtype))}]"
+    if dtype.name == "float16":
+        return "half"
     raise Unsupported(f"numbers of type {dtype.name}")
 
 
@@ -46,6 +51,8 @@ def literal(value: Any, dtype: np.dtype) -> str:
     """A constant in LLVM's spelling."""
     if dtype.kind == "f":
         number = float(dtype.type(value))
+        if dtype.itemsize == 2:
+            return f"0xH{np.float16(value).view(np.uint16):04X}"
         return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
     if dtype.kind == "b":
         return "true" if value else "false"
@@ -56,10 +63,12 @@ class Value:
     """Numbers in a register: `lanes` of them, one if 1."""
 
     __hash__ = None  # type: ignore[assignment]
-    __slots__ = ("constant", "dtype", "emitter", "lanes", "name")
+    __slots__ = ("constant", "dtype", "emitter", "lanes", "name", "parts")
 
     def __init__(self, emitter: Emitter, name: str, dtype: np.dtype, lanes: int = 1, constant: Any = None) -> None:
         self.emitter, self.name, self.dtype, self.lanes, self.constant = emitter, name, dtype, lanes, constant
+        #: Of complex numbers, the real and the imaginary parts.
+        self.parts: Any = None
 
     @property
     def type(self) -> str:
@@ -134,7 +143,7 @@ _COMPARISONS = {
 }
 
 
-class Emitter(Outside):
+class Emitter(Outside, Pairs):
     """Lines of LLVM IR, with what they use from outside."""
 
     def __init__(self, target: Target) -> None:
@@ -194,7 +203,18 @@ class Emitter(Outside):
 
     def blank(self, dtype: np.dtype, lanes: int = 1, name: str = "") -> Value:
         """A value of that name, or one to ask for its type."""
-        return Value(self, name, dtype, lanes)
+        value = Value(self, name, dtype, lanes)
+        if dtype.kind == "c":
+            value.parts = tuple([Value(self, name + end, real_type(dtype), lanes) for end in (".re", ".im")])
+        return value
+
+    def phi(self, goal: Value, sources: list[tuple[Value, str]]) -> list[str]:
+        """The lines that give a value, one or two, by the block that control comes from."""
+        if goal.parts is not None:
+            parts = [self.phi(goal.parts[k], [(v.parts[k], block) for v, block in sources]) for k in (0, 1)]
+            return parts[0] + parts[1]
+        entries = ", ".join(f"[{v.name}, %{block}]" for v, block in sources)
+        return [f"  {goal.name} = phi {goal.type} {entries}"]
 
     def declare(self, text: str) -> None:
         self.declared.add(f"declare {text}")
@@ -215,6 +235,9 @@ class Emitter(Outside):
     # constants and shapes
 
     def constant(self, value: Any, dtype: np.dtype, lanes: int = 1) -> Value:
+        if dtype.kind == "c":
+            number, real = dtype.type(value), real_type(dtype)
+            return self.pair(self.constant(number.real, real, lanes), self.constant(number.imag, real, lanes))
         text = literal(value, dtype)
         if lanes > 1:
             text = f"splat ({element_type(dtype)} {text})"
@@ -232,6 +255,8 @@ class Emitter(Outside):
             return value
         if value.constant is not None:
             return self.constant(value.constant, value.dtype, lanes)
+        if value.parts is not None:
+            return self.part_by_part(value, lambda part: self.widened(part, lanes))
         kind = element_type(value.dtype)
         vector = f"<{lanes} x {kind}>"
         first = self.op(f"insertelement {vector} poison, {kind} {value.name}, i32 0", value.dtype, lanes)
@@ -245,6 +270,11 @@ class Emitter(Outside):
         if not (type(x) is type(y) is Value and x.lanes == y.lanes):
             x, y = self.matched(x, y)
         kind = x.dtype.kind
+        if kind == "c":
+            return self.complex_arithmetic(name, x, y)
+        if x.dtype.itemsize == 2 and kind == "f":
+            single = np.dtype(np.float32)
+            return self.convert(self.arithmetic(name, self.convert(x, single), self.convert(y, single)), x.dtype)
         if kind == "f":
             return self.op(f"f{name} contract {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
         if kind == "b":
@@ -257,6 +287,8 @@ class Emitter(Outside):
         return self.op(f"{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
 
     def negative(self, x: Value) -> Value:
+        if x.parts is not None:
+            return self.part_by_part(x, self.negative)
         if x.dtype.kind == "f":
             return self.op(f"fneg {x.type} {x.name}", x.dtype, x.lanes)
         if x.dtype.kind == "b":
@@ -276,6 +308,12 @@ class Emitter(Outside):
 
     def compare(self, name: str, x: Any, y: Any) -> Value:
         x, y = self.matched(x, y)
+        if x.parts is not None:
+            (a, b), (c, d) = x.parts, y.parts
+            if name in ("==", "!="):
+                both = self.compare(name, a, c), self.compare(name, b, d)
+                return both[0] & both[1] if name == "==" else both[0] | both[1]
+            raise Unsupported("the order of complex numbers")
         ordered, signed, unsigned = _COMPARISONS[name]
         if x.dtype.kind == "f":
             return self.op(f"fcmp {ordered} {x.type} {x.name}, {y.name}", BOOL, x.lanes)
@@ -287,6 +325,10 @@ class Emitter(Outside):
         x, y = self.matched(x, y)
         lanes = max(mask.lanes, x.lanes)
         x, y = self.widened(x, lanes), self.widened(y, lanes)
+        if x.parts is not None:
+            return self.pair(*[self.select(mask, p, q) for p, q in zip(x.parts, y.parts, strict=True)])
+        if mask.lanes < lanes and mask.lanes > 1:
+            mask = self.widened(mask, lanes)
         return self.op(f"select {mask.type} {mask.name}, {x.type} {x.name}, {y.type} {y.name}", x.dtype, lanes)
 
     def convert(self, x: Value, dtype: np.dtype) -> Value:
@@ -299,6 +341,18 @@ class Emitter(Outside):
         source, kind = x.dtype.kind, dtype.kind
         if kind == "b":
             return x != 0
+        if source == "c":
+            real = real_type(dtype) if kind == "c" else dtype
+            re, im = x.parts
+            return self.pair(self.convert(re, real), self.convert(im, real)) if kind == "c" else self.convert(re, real)
+        if kind == "c":
+            return self.pair(self.convert(x, real_type(dtype)), 0.0)
+        single = np.dtype(np.float32)
+        if "float16" in (x.dtype.name, dtype.name):
+            if not self.target.halves:
+                raise Unsupported("conversion of halves")
+            if single not in (x.dtype, dtype):
+                return self.convert(self.convert(x, single), dtype)
         if source == "f" and kind == "f":
             action = "fpext" if dtype.itemsize > x.dtype.itemsize else "fptrunc"
         elif source == "f":
@@ -370,6 +424,8 @@ class Emitter(Outside):
 
     def _lanes(self, x: Value, start: int, width: int) -> Value:
         """Some lanes of a vector, filled up with its first."""
+        if x.parts is not None:
+            return self.part_by_part(x, lambda part: self._lanes(part, start, width))
         if start == 0 and x.lanes == width:
             return x
         order = ", ".join(f"i32 {start + k if start + k < x.lanes else 0}" for k in range(width))
@@ -377,6 +433,8 @@ class Emitter(Outside):
 
     def vector(self, values: list[Value]) -> Value:
         """Numbers side by side."""
+        if values[0].parts is not None:
+            return self.pair(*[self.vector([v.parts[k] for v in values]) for k in (0, 1)])
         lanes, dtype = len(values), values[0].dtype
         goal = self.blank(dtype, lanes)
         found = self.blank(dtype, lanes, "poison")
@@ -387,6 +445,8 @@ class Emitter(Outside):
 
     def shifted(self, before: Value, x: Value, count: int) -> Value:
         """The lanes of a vector moved up by some; lanes of `before` move in."""
+        if x.parts is not None:
+            return self.pair(*[self.shifted(p, q, count) for p, q in zip(before.parts, x.parts, strict=True)])
         order = ", ".join(f"i32 {k - count if k >= count else x.lanes + k}" for k in range(x.lanes))
         return self.op(
             f"shufflevector {x.type} {x.name}, {x.type} {before.name}, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes
@@ -394,6 +454,8 @@ class Emitter(Outside):
 
     def reversed(self, x: Value) -> Value:
         """The lanes in the opposite order."""
+        if x.parts is not None:
+            return self.part_by_part(x, self.reversed)
         order = ", ".join(f"i32 {k}" for k in range(x.lanes - 1, -1, -1))
         return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes)
 
@@ -421,6 +483,8 @@ class Emitter(Outside):
         return x if x.lanes == 1 else self.combine(name, self.lane(x, 0), self.lane(x, 1))
 
     def lane(self, x: Value, position: int) -> Value:
+        if x.parts is not None:
+            return self.part_by_part(x, lambda part: self.lane(part, position))
         return self.op(f"extractelement {x.type} {x.name}, i32 {position}", x.dtype)
 
     def guarded(self, x: Value, length: int) -> Value:
@@ -438,6 +502,8 @@ class Emitter(Outside):
 
     def load(self, pointer: str, dtype: np.dtype, lanes: int = 1, mask: str | None = None) -> Value:
         """Consecutive numbers from memory; those masked out are zero."""
+        if dtype.kind == "c":
+            return self.load_pairs(pointer, dtype, lanes, mask)
         kind, size = memory_type(dtype), dtype.itemsize
         vector = kind if lanes == 1 else f"<{lanes} x {kind}>"
         if mask is None or lanes == 1:
@@ -451,6 +517,9 @@ class Emitter(Outside):
         return self._from_memory(found, dtype, lanes)
 
     def store(self, value: Value, pointer: str, mask: str | None = None) -> None:
+        if value.parts is not None:
+            self.store_pairs(value, pointer, mask)
+            return
         name, kind = self._to_memory(value)
         size = value.dtype.itemsize
         if mask is None or value.lanes == 1:
@@ -462,6 +531,10 @@ class Emitter(Outside):
 
     def gather(self, pointers: str, dtype: np.dtype, lanes: int, mask: str | None = None) -> Value:
         """Numbers from a vector of addresses."""
+        if dtype.kind == "c":
+            real = real_type(dtype)
+            behind = self.behind_pointers(pointers, real, lanes)
+            return self.pair(self.gather(pointers, real, lanes, mask), self.gather(behind, real, lanes, mask))
         vector = f"<{lanes} x {memory_type(dtype)}>"
         name = f"llvm.masked.gather.v{lanes}{_suffix(dtype)}.v{lanes}p0"
         self.declare(f"{vector} @{name}(<{lanes} x ptr>, i32 immarg, <{lanes} x i1>, {vector})")
@@ -473,6 +546,11 @@ class Emitter(Outside):
         return self._from_memory(found, dtype, lanes)
 
     def scatter(self, value: Value, pointers: str, mask: str | None = None) -> None:
+        if value.parts is not None:
+            re, im = value.parts
+            self.scatter(re, pointers, mask)
+            self.scatter(im, self.behind_pointers(pointers, re.dtype, value.lanes), mask)
+            return
         name, kind = self._to_memory(value)
         lanes = value.lanes
         function = f"llvm.masked.scatter.v{lanes}{_suffix(value.dtype)}.v{lanes}p0"
@@ -558,7 +636,7 @@ COMBINATIONS: dict[str, Callable[[Emitter, Value, Value], Value]] = {
 def neutral(name: str, dtype: np.dtype) -> Any:
     """What a combination starts from; -0.0 for sums, which alone leaves -0.0 as it is."""
     if name == "add":
-        return -0.0 if dtype.kind == "f" else 0
+        return -0.0 if dtype.kind == "f" else complex(-0.0, -0.0) if dtype.kind == "c" else 0
     if name == "mul":
         return 1
     if name in ("and", "or"):

@@ -17,6 +17,7 @@ from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
 from functrace.backend.compiler.emit import INDEX, Emitter, Unsupported, Value, neutral
 from functrace.backend.compiler.inline import prepare
+from functrace.backend.compiler.library_calls import LibraryCalls
 from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
@@ -32,7 +33,7 @@ _ALIGNMENT = 64
 _HOISTED = 4.0  # additions an element, from which on an invariant is worth keeping
 
 
-class Context(Positions):
+class Context(Positions, LibraryCalls):
     """What all programs of one compiled function share.
 
     Args:
@@ -49,6 +50,8 @@ class Context(Positions):
         self.workspace = 0
         self.prologue: list[str] = []
         self.uses_python = False
+        #: Whether it is worth it to give BLAS one thread only.
+        self.single_threaded = False
         #: An estimate of the work, in operations on elements.
         self.work = 0.0
 
@@ -95,83 +98,6 @@ class Context(Positions):
         position = len(self.e.objects)
         self.e.objects.append(array)
         return Buffer(self.e.symbol(f"data:{position}"), array.shape, array.dtype)
-
-    # what calls of libraries are written in
-
-    def permuted(self, buffer: Buffer, axes: Sequence[int]) -> Buffer:
-        """The array with its axes in another order."""
-        shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
-        return Buffer(buffer.pointer, shape, buffer.dtype, strides, buffer.offset)
-
-    def part(self, buffer: Buffer, positions: Sequence[str]) -> str:
-        """The address of the part of an array at positions, registers, on its first axes."""
-        pointer = buffer.start(self.e)
-        for position, stride in zip(positions, buffer.strides, strict=False):
-            step = self.e.index(f"mul nsw i64 {position}, {stride}")
-            pointer = self.e.offset(pointer, step, buffer.dtype)
-        return pointer
-
-    def over(self, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
-        """Loops over positions; the body is emitted once."""
-
-        def level(positions: list[str]) -> None:
-            if len(positions) == len(extents):
-                body(positions)
-            elif extents[len(positions)] == 1:
-                level([*positions, "0"])
-            else:
-                self.e.counted(extents[len(positions)], lambda i: level([*positions, i]))
-
-        if 0 not in extents:
-            level([])
-
-    def blas(self, name: str, dtype: np.dtype, *arguments: Any) -> None:
-        """A call of a routine of BLAS or LAPACK without its letter for the type.
-
-        Arguments are by reference: letters, integers and floats become constants; "%..." are addresses.
-        """
-        e = self.e
-        routine = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}[dtype.name] + name
-        bits = symbols.blas(routine)[1]
-        pointers, letters = [], 0
-        for argument in arguments:
-            if isinstance(argument, str) and argument[0] in "%@":
-                pointers.append(argument)
-            elif isinstance(argument, str):
-                pointers.append(e.constant_pointer("i8", str(ord(argument))))
-                letters += 1
-            elif isinstance(argument, int):
-                pointers.append(e.constant_pointer(f"i{bits}", str(argument)))
-            else:
-                value = e.constant(argument, dtype)
-                pointers.append(e.constant_pointer(value.type, value.name))
-        # Fortran takes the lengths of letters after all arguments.
-        texts = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
-        e.line(f"call void {e.symbol(f'blas:{routine}')}({texts})")
-
-    def ufunc(self, name: str, types: str, operands: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
-        """A call of a ufunc's inner loop. Operands have the shape of the outputs or none.
-
-        Raises:
-            Unsupported: the loop cannot be reached here.
-        """
-        e, size = self.e, outputs[0].size
-        if not symbols.available(f"ufunc:{name}:{types}"):
-            raise Unsupported(f"{name} of {types}")
-        if size == 0:
-            return
-        buffers = [*map(self.contiguous, operands), *outputs]
-        count = len(buffers)
-        table = e.fresh("table")
-        self.prologue.append(f"  {table} = alloca [{count} x ptr]")
-        for k, buffer in enumerate(buffers):
-            place = e.pointer(f"getelementptr ptr, ptr {table}, i64 {k}")
-            e.line(f"store ptr {buffer.start(e)}, ptr {place}")
-        strides = [b.dtype.itemsize if b.size == size and size > 1 else 0 for b in buffers]
-        steps = e.constant_pointer(f"[{count} x i64]", f"[{', '.join(f'i64 {s}' for s in strides)}]")
-        length = e.constant_pointer("[2 x i64]", f"[i64 {size}, i64 0]")
-        loop, data = e.symbol(f"ufunc:{name}:{types}"), e.symbol(f"ufuncdata:{name}:{types}")
-        e.line(f"call void {loop}(ptr {table}, ptr {length}, ptr {steps}, ptr {data})")
 
     # what loops and branches are written in
 
@@ -231,16 +157,14 @@ class Context(Positions):
         """Registers of the same types, with these names."""
         found = Small(small.shape, small.dtype)
         assert small.values is not None
-        found.values = [Value(self.e, f"{stem}.{k}", small.dtype) for k in range(len(small.values))]
+        found.values = [self.e.blank(small.dtype, 1, f"{stem}.{k}") for k in range(len(small.values))]
         return found
 
     def phi_lines(self, phi: Small, start: Small, before: str, after: Small, latch: str) -> list[str]:
         """Registers at the head of a loop, from those before it and those after a step."""
         assert phi.values is not None and start.values is not None and after.values is not None
-        return [
-            f"  {p.name} = phi {p.type} [{s.name}, %{before}], [{a.name}, %{latch}]"
-            for p, s, a in zip(phi.values, start.values, after.values, strict=True)
-        ]
+        triples = zip(phi.values, start.values, after.values, strict=True)
+        return [line for p, s, a in triples for line in self.e.phi(p, [(s, before), (a, latch)])]
 
     def slice(self, buffer: Buffer, position: str) -> Buffer:
         """Element `position`, a register, of an array's first axis."""
@@ -460,10 +384,11 @@ class _Execution:
         for box in step.boxes:
             sinks: list[Sink] = []
             for var, (eqn, lowering) in step.roots.items():
-                sink = self._sink(step, box, var, eqn, lowering)
-                sinks.append(sink)
-                if isinstance(sink, ReduceSink) and sink.pointer is None:
-                    results.setdefault(var, []).append(sink)
+                for part, node in box.nodes[var].items():
+                    sink = self._sink(step, box, var, eqn, lowering, part, node)
+                    sinks.append(sink)
+                    if isinstance(sink, ReduceSink) and sink.pointer is None:
+                        results.setdefault(var, []).append(sink)
             emit_nest(self.e, box.extents, sinks)
             self.context.work += float(np.prod(box.extents)) * max(len(box.reader.nodes), 1)
         for var, parts in results.items():
@@ -477,19 +402,23 @@ class _Execution:
             place.values = [value]
         self.context.report.append(step)
 
-    def _sink(self, step: NestStep, box: Box, var: Var, eqn: Eqn, lowering: Any) -> Sink:
-        place, node = self.plan.places[var], box.nodes[var]
+    def _sink(
+        self, step: NestStep, box: Box, var: Var, eqn: Eqn, lowering: Any, part: tuple[int, ...], node: Node
+    ) -> Sink:
+        place, inner = self.plan.places[var], [box.reader.fixed(i) for i in part]
         if isinstance(lowering, Scan):
             assert isinstance(place, Buffer)
             return _running(place, box, box.values[var], eqn, lowering)
         if not isinstance(lowering, Reduction):
             assert isinstance(place, Buffer)
-            return StoreSink(node, place.pointer, _address(place, box.index, box.reader))
-        kept = lowering.kept(*[a.aval for a in eqn.invars], **eqn.params)
+            return StoreSink(node, place.pointer, _address(place, [*box.index, *inner], box.reader))
+        kept = _kept_axes(step, eqn, lowering)
         bits = sum(1 << k for k in kept)
         if isinstance(place, Small):
             return ReduceSink(node, lowering.combine, 0, None, None)
-        address = _address(place, [box.index[k] for k in kept], box.reader)
+        address = _address(place, [*(box.index[k] for k in kept), *inner], box.reader)
+        if len(kept) == len(step.space):
+            return StoreSink(node, place.pointer, address)
         return ReduceSink(
             node, lowering.combine, bits, place.pointer, address, _filled_first(step, eqn, lowering)
         )
@@ -550,9 +479,17 @@ def _running(place: Buffer, box: Box, values: list[Node], eqn: Eqn, lowering: Sc
     return StoreSink(node, place.pointer, address, apart)
 
 
+def _kept_axes(step: NestStep, eqn: Eqn, lowering: Reduction) -> list[int]:
+    """The axes of the nest that a reduction keeps."""
+    kept = lowering.kept(*[a.aval for a in eqn.invars], **eqn.params)
+    return [k for k in kept if k < len(step.space)]
+
+
 def _filled_first(step: NestStep, eqn: Eqn, lowering: Reduction) -> bool:
     """Whether a reduction's result in memory starts from the neutral element and is combined with what is there."""
-    kept = lowering.kept(*[a.aval for a in eqn.invars], **eqn.params)
+    kept = _kept_axes(step, eqn, lowering)
+    if len(kept) == len(step.space):
+        return 0 in step.space
     reduced = [k for k in range(len(step.space)) if k not in kept and step.space[k] > 1]
     return len(step.boxes) != 1 or any(k < max(kept, default=-1) for k in reduced)
 

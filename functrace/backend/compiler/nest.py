@@ -139,7 +139,7 @@ class _Nest:
             return 1
         vectors = [n for n in self.nodes if self.level[n] == self.inner]
         dtypes = [n.dtype for n in vectors if n.dtype.kind != "b"] + [s.node.dtype for s in self.sinks]
-        widest = max(d.itemsize for d in dtypes)
+        widest = max(d.itemsize // (2 if d.kind == "c" else 1) for d in dtypes)
         lanes = self.e.target.lanes(8 * widest)
         extent = self.extents[-1]
         while lanes // 2 >= extent and lanes > 1:
@@ -192,7 +192,7 @@ class _Nest:
         e.line(f"br label %{head}")
         e.label(head)
         at = len(e.lines)
-        phis = {i: Value(e, f"%{head}.a{i}", v.dtype, v.lanes) for i, v in entering.items()}
+        phis = {i: e.blank(v.dtype, v.lanes, f"%{head}.a{i}") for i, v in entering.items()}
         self.variables.append(variable)
         self._values(k)
         leaving = self._loop(k + 1, phis)
@@ -247,10 +247,9 @@ class _Nest:
         """The end of a loop, and its phis, which are only now known."""
         e = self.e
         phis = [f"  %{head}.i = phi i64 [0, %{before}], [%{head}.n, %{e.block}]"]
-        phis += [
-            f"  %{head}.a{i} = phi {v.type} [{v.name}, %{before}], [{leaving[i].name}, %{e.block}]"
-            for i, v in entering.items()
-        ]
+        for i, v in entering.items():
+            goal = e.blank(v.dtype, v.lanes, f"%{head}.a{i}")
+            phis += e.phi(goal, [(v, before), (leaving[i], e.block)])
         e.lines[at:at] = phis
         e.line(f"%{head}.n = add nuw nsw i64 %{head}.i, {step}")
         more = e.index(f"icmp slt i64 %{head}.n, {extent}")
@@ -274,7 +273,7 @@ class _Nest:
         e.line(f"br label %{head}")
         e.label(head)
         at = len(e.lines)
-        phis = {i: Value(e, f"%{head}.a{i}", v.dtype, v.lanes) for i, v in entering.items()}
+        phis = {i: e.blank(v.dtype, v.lanes, f"%{head}.a{i}") for i, v in entering.items()}
         self.variables.append(f"%{head}.i")
         if extent % lanes:
             self.mask = self._rest_mask(f"%{head}.i", extent)
@@ -309,11 +308,7 @@ class _Nest:
             elif i in accumulators:
                 if self.mask is not None:
                     rest = e.constant(neutral(sink.combine, value.dtype), value.dtype, value.lanes)
-                    value = e.op(
-                        f"select <{value.lanes} x i1> {self.mask}, {value.type} {value.name}, {value.type} {rest.name}",
-                        value.dtype,
-                        value.lanes,
-                    )
+                    value = e.select(Value(e, self.mask, BOOL, value.lanes), value, rest)
                 leaving[i] = e.combine(sink.combine, accumulators[i], value)
             else:
                 assert sink.pointer is not None and sink.address is not None

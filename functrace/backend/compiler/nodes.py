@@ -221,7 +221,8 @@ class Reader:
                 self.constant(a.val, a.aval.dtype) if isinstance(a, Literal) else self.read(a, index if a.aval.shape else ())
                 for a in eqn.invars
             ]
-            return self.apply(lowering.code, *args, dtype=aval.dtype, params=eqn.params)
+            code = _in_single(lowering.code, aval.dtype) if any(a.dtype == _HALF for a in args) else lowering.code
+            return self.apply(code, *args, dtype=aval.dtype, params=eqn.params)
         if isinstance(lowering, Indexed):
             try:
                 return lowering.read(self, index, *eqn.invars, **eqn.params)
@@ -264,8 +265,10 @@ class Reader:
             for k, position in zip(reduced, point, strict=True):
                 full[k] = self.fixed(int(position))
             terms.append(lowering.element(self, full, *eqn.invars, **eqn.params))
-        dtype = eqn.outvars[0].aval.dtype
-        name = lowering.combine
+        return self.combined(lowering.combine, terms, eqn.outvars[0].aval.dtype)
+
+    def combined(self, name: str, terms: list[Node], dtype: np.dtype) -> Node:
+        """A sum, product or extremum of nodes, in pairs."""
         if not terms:
             return self.constant({"add": 0, "mul": 1, "and": True, "or": False}[name], dtype)
         while len(terms) > 1:
@@ -302,6 +305,20 @@ class Reader:
             strides = tuple([stride for _, stride in dynamic])
             self._loads[key] = self._new("load", where.dtype, axes, (where.pointer, address, strides), nodes)
         return self._loads[key]
+
+
+def _in_single(code: Callable[..., Value], dtype: np.dtype) -> Callable[..., Value]:
+    """An operation on halves: as NumPy does it, in single precision, the result rounded."""
+
+    def rounded(e: Any, *values: Value, **params: Any) -> Value:
+        single = np.dtype(np.float32)
+        found = code(e, *[e.convert(v, single) if v.dtype == _HALF else v for v in values], **params)
+        return e.convert(found, dtype)
+
+    return rounded
+
+
+_HALF = np.dtype(np.float16)
 
 
 def _axes(index: Affine) -> int:

@@ -30,6 +30,7 @@ _MOST_BOXES = 300
 _DEEPEST = 100  # operations that are read through on the way to an element
 _STORE = 4.0  # what storing and loading an element costs, in additions
 _ATTEMPTS = 20
+_ROWS, _PARTS = 32, 64  # the least length of a loop over rows, and the most elements that a row has
 _POINT: list[tuple[Affine, ...]] = [()]
 _NOTHING: frozenset[Step] = frozenset()
 
@@ -64,13 +65,17 @@ class _OtherIndexError(Exception):
 
 
 class Box:
-    """A part of a nest's space, with the reader that stands for it and the nodes of the nest's roots."""
+    """A part of a nest's space, with the reader that stands for it and the nodes of the nest's roots.
+
+    The nodes of a root are one for each of its `parts`: the positions on those of its axes that are no axes of the nest,
+    but run through one by one in its body.
+    """
 
     def __init__(self, nest: NestStep, starts: tuple[int, ...], extents: tuple[int, ...]) -> None:
         self.starts, self.extents = starts, extents
         self.reader = Reader(extents, self._producer, nest.place)
         self.index = tuple(self.reader.variable(k, start) for k, start in enumerate(starts))
-        self.nodes: dict[Var, Node] = {}
+        self.nodes: dict[Var, dict[tuple[int, ...], Node]] = {}
         #: All values that a step of a cumulative root takes; the last one stands in `nodes`.
         self.values: dict[Var, list[Node]] = {}
         self._nest = nest
@@ -79,7 +84,9 @@ class Box:
         found = self._nest.roots.get(var)
         if found is None:
             return self._nest.plan.virtual.get(var)
-        if tuple(index) != self.index or isinstance(found[1], (Reduction, Scan)):
+        axes = len(self.index)
+        fixed = all(isinstance(i, Affine) and not any(i.coefficients) for i in index[axes:])
+        if tuple(index[:axes]) != self.index or not fixed or isinstance(found[1], (Reduction, Scan)):
             raise _OtherIndexError
         return found
 
@@ -89,17 +96,34 @@ class Box:
             if var in self.nodes:
                 continue
             try:
-                if isinstance(lowering, Reduction):
-                    self.nodes[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
-                elif isinstance(lowering, Scan):
+                if isinstance(lowering, Scan):
                     self._first_step_apart(lowering.axis(**eqn.params)[0], lowering.start is None)
                     self.values[var] = lowering.element(self.reader, self.index, *eqn.invars, **eqn.params)
-                    self.nodes[var] = self.values[var][-1]
+                    self.nodes[var] = {(): self.values[var][-1]}
+                elif isinstance(lowering, Reduction):
+                    self.nodes[var] = self._terms(eqn, lowering)
                 else:
-                    self.nodes[var] = self.reader.read(var, self.index)
+                    rest = var.aval.shape[len(self.index) :]
+                    self.nodes[var] = {part: self.reader.read(var, self._at(part)) for part in np.ndindex(*rest)}
             except SplitBoxError as cut:
                 return cut
         return None
+
+    def _at(self, part: tuple[int, ...]) -> tuple[Affine, ...]:
+        return (*self.index, *map(self.reader.fixed, part))
+
+    def _terms(self, eqn: Eqn, lowering: Reduction) -> dict[tuple[int, ...], Node]:
+        """What a reduction combines, per part of its result; terms on axes that are not the nest's are combined."""
+        avals, axes = [a.aval for a in eqn.invars], len(self.index)
+        kept = lowering.kept(*avals, **eqn.params)
+        rest = lowering.space(*avals, **eqn.params)[axes:]
+        terms: dict[tuple[int, ...], list[Node]] = {}
+        for point in np.ndindex(*rest):
+            part = tuple([point[k - axes] for k in kept if k >= axes])
+            node = lowering.element(self.reader, self._at(point), *eqn.invars, **eqn.params)
+            terms.setdefault(part, []).append(node)
+        dtype = eqn.outvars[0].aval.dtype
+        return {part: self.reader.combined(lowering.combine, nodes, dtype) for part, nodes in terms.items()}
 
     def _first_step_apart(self, axis: int, special: bool) -> None:
         """Cuts off the first step of a run, which has no step before it: if it has no neutral start, or runs in rows."""
@@ -367,6 +391,8 @@ class Plan:
         out = eqn.outvars[0]
         avals = [a.aval for a in eqn.invars]
         space = lowering.space(*avals, **eqn.params) if isinstance(lowering, Reduction) else out.aval.shape
+        if self._runs_by_rows(space, out, eqn, lowering):
+            space = space[:1]
         for nest in self.nests.get(space, ()):
             if all(w is nest or w.time < nest.time for w in waits):
                 try:
@@ -382,6 +408,21 @@ class Plan:
         nests.append(nest)
         nests.sort(key=lambda n: n.time)
         self._join(nest, out)
+
+    def _runs_by_rows(self, space: tuple[int, ...], out: Var, eqn: Eqn, lowering: Lowering) -> bool:
+        """Whether a loop over the first axis alone is better, all other positions in its body.
+
+        It is for stacks of small arrays that are put together from parts: parts have much in common, and what they have
+        in common is computed once and stays in registers.
+        """
+        if len(space) < 2 or isinstance(lowering, Scan) or space[0] < _ROWS or not 1 < math.prod(space[1:]) <= _PARTS:
+            return False
+        try:
+            trial = NestStep(0, space, self)
+            trial.add(out, eqn, lowering)
+        except (_OtherIndexError, NotAffineError):
+            return False
+        return any(box.extents[1:] != space[1:] for box in trial.boxes)
 
     def _join(self, nest: NestStep, out: Var) -> None:
         nest.writes.append(out)

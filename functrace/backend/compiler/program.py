@@ -13,6 +13,7 @@ from functrace.backend import llvm, symbols
 from functrace.backend.compiler.emit import Emitter
 from functrace.backend.compiler.execute import Context, emit_program
 from functrace.backend.compiler.inline import prepare
+from functrace.backend.compiler.library_calls import with_threads
 from functrace.backend.compiler.places import Buffer
 from functrace.backend.compiler.python_call import emit_python_call
 from functrace.backend.llvm import Target
@@ -90,18 +91,20 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
     inputs = [Buffer(p, v.aval.shape, v.aval.dtype) for p, v in zip(pointers, jaxpr.invars, strict=True)]
     outputs = [Buffer(pointer(count + k), a.aval.shape, a.aval.dtype) for k, a in enumerate(jaxpr.outvars)]
     emit_program(context, jaxpr, inputs, outputs)
+    enter, leave = with_threads(context)
     if context.workspace:
         head.append(f"  %arena.at = getelementptr ptr, ptr %pointers, i64 {count + len(outputs)}")
         head.append("  %arena = load ptr, ptr %arena.at")
     for place in e.symbols.values():
         at = f"getelementptr ([{len(e.symbols)} x ptr], ptr @table, i64 0, i64 {place})"
         head.append(f"  %sym{place} = load ptr, ptr {at}")
-    tail = ["  ret i64 0"]
+    head += enter
+    tail = [*leave, "  ret i64 0"]
     if e.guards:
         head += ["  %guard = alloca i8", "  store i8 0, ptr %guard"]
-        tail = ["  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
+        tail = [*leave, "  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
     if context.uses_python:
-        tail += ["failed:", "  ret i64 1"]
+        tail += ["failed:", *leave, "  ret i64 1"]
     parts = [
         f"@table = internal global [{max(len(e.symbols), 1)} x ptr] zeroinitializer",
         *e.globals,

@@ -1,0 +1,133 @@
+"""Code that calls libraries on arrays in memory; part of the compiler's context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from functrace.backend import blas_threads, symbols
+from functrace.backend.compiler.emit import Unsupported
+from functrace.backend.compiler.places import Buffer
+
+if TYPE_CHECKING:
+    from functrace.backend.compiler.execute import Context
+
+__all__ = ["LibraryCalls", "with_threads"]
+
+_ALL, _ONE = "  ; the threads of BLAS: all", "  ; the threads of BLAS: one"
+_LETTERS = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}
+
+
+class LibraryCalls:
+    """What calls of libraries are written in."""
+
+    def permuted(self: Context, buffer: Buffer, axes: Sequence[int]) -> Buffer:
+        """The array with its axes in another order."""
+        shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
+        return Buffer(buffer.pointer, shape, buffer.dtype, strides, buffer.offset)
+
+    def part(self: Context, buffer: Buffer, positions: Sequence[str]) -> str:
+        """The address of the part of an array at positions, registers, on its first axes."""
+        pointer = buffer.start(self.e)
+        for position, stride in zip(positions, buffer.strides, strict=False):
+            step = self.e.index(f"mul nsw i64 {position}, {stride}")
+            pointer = self.e.offset(pointer, step, buffer.dtype)
+        return pointer
+
+    def over(self: Context, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
+        """Loops over positions; the body is emitted once."""
+
+        def level(positions: list[str]) -> None:
+            if len(positions) == len(extents):
+                body(positions)
+            elif extents[len(positions)] == 1:
+                level([*positions, "0"])
+            else:
+                self.e.counted(extents[len(positions)], lambda i: level([*positions, i]))
+
+        if 0 not in extents:
+            level([])
+
+    def blas(self: Context, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0) -> None:
+        """A call of a routine of BLAS or LAPACK without its letter for the type.
+
+        Arguments are by reference: letters, integers and floats become constants; "%..." are addresses.
+
+        Args:
+            name: of the routine.
+            dtype: gives the letter.
+            arguments: in order.
+            flops: an estimate of its work.
+        """
+        e = self.e
+        routine = _LETTERS[dtype.name] + name
+        bits = symbols.blas(routine)[1]
+        pointers, letters = [], 0
+        for argument in arguments:
+            if isinstance(argument, str) and argument[0] in "%@":
+                pointers.append(argument)
+            elif isinstance(argument, str):
+                pointers.append(e.constant_pointer("i8", str(ord(argument))))
+                letters += 1
+            elif isinstance(argument, int):
+                pointers.append(e.constant_pointer(f"i{bits}", str(argument)))
+            else:
+                parts = e.constant(argument, dtype).parts or [e.constant(argument, dtype)]
+                texts = [f"{part.type} {part.name}" for part in parts]
+                pointers.append(e.constant_pointer(f"[{len(texts)} x {parts[0].type}]", f"[{', '.join(texts)}]"))
+        # Fortran takes the lengths of letters after all arguments.
+        listed = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
+        call = f"call void {e.symbol(f'blas:{routine}')}({listed})"
+        if flops < blas_threads.SMALL:
+            self.single_threaded |= flops > blas_threads.TINY
+            e.line(call)
+        else:
+            self.threaded(lambda: e.line(call))
+
+    def threaded(self: Context, emit: Callable[[], None]) -> None:
+        """Code that BLAS may use all its threads in."""
+        self.e.lines.append(_ALL)
+        emit()
+        self.e.lines.append(_ONE)
+
+    def ufunc(self: Context, name: str, types: str, operands: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+        """A call of a ufunc's inner loop. Operands have the shape of the outputs or none.
+
+        Raises:
+            Unsupported: the loop cannot be reached here.
+        """
+        e, size = self.e, outputs[0].size
+        if not symbols.available(f"ufunc:{name}:{types}"):
+            raise Unsupported(f"{name} of {types}")
+        if size == 0:
+            return
+        buffers = [*map(self.contiguous, operands), *outputs]
+        count = len(buffers)
+        table = e.fresh("table")
+        self.prologue.append(f"  {table} = alloca [{count} x ptr]")
+        for k, buffer in enumerate(buffers):
+            place = e.pointer(f"getelementptr ptr, ptr {table}, i64 {k}")
+            e.line(f"store ptr {buffer.start(e)}, ptr {place}")
+        strides = [b.dtype.itemsize if b.size == size and size > 1 else 0 for b in buffers]
+        steps = e.constant_pointer(f"[{count} x i64]", f"[{', '.join(f'i64 {s}' for s in strides)}]")
+        length = e.constant_pointer("[2 x i64]", f"[i64 {size}, i64 0]")
+        loop, data = e.symbol(f"ufunc:{name}:{types}"), e.symbol(f"ufuncdata:{name}:{types}")
+        e.line(f"call void {loop}(ptr {table}, ptr {length}, ptr {steps}, ptr {data})")
+
+
+def with_threads(context: Context) -> tuple[list[str], list[str]]:
+    """Gives BLAS one thread from the function's start to its end, if that is worth it, but where it may use all.
+
+    Returns:
+        What the function starts with, and what stands before each return.
+    """
+    e = context.e
+    wanted = context.single_threaded and symbols.available("blasthreads:enter")
+    enter = leave = []
+    if wanted:
+        enter, leave = ([f"  call void {e.symbol(f'blasthreads:{kind}')}()"] for kind in ("enter", "leave"))
+    replaced = {_ALL: leave, _ONE: enter}
+    e.lines[:] = [line for text in e.lines for line in replaced.get(text, (text,))]
+    return enter, leave

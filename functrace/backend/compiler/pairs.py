@@ -1,0 +1,113 @@
+"""Complex numbers in registers: pairs of a real and an imaginary part, each a value of its own.
+
+In memory they alternate. Products and quotients round as NumPy's do: nothing is fused, so that z times its conjugate is
+real; quotients are scaled by the larger part of the divisor (R. L. Smith, Algorithm 116, CACM 1962).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from functrace.backend.compiler.emit import Emitter, Value
+
+__all__ = ["Pairs", "real_type"]
+
+
+def real_type(dtype: np.dtype) -> np.dtype:
+    """The dtype of the parts."""
+    return np.dtype(np.float64 if dtype.itemsize == 16 else np.float32)
+
+
+def _plain(e: Emitter, name: str, x: Value, y: Value) -> Value:
+    """An operation that is not fused with others."""
+    return e.op(f"f{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
+
+
+class Pairs:
+    """What the emitter does to complex numbers."""
+
+    def pair(self: Emitter, re: Any, im: Any) -> Value:
+        """A complex number of its parts."""
+        from_values = self.matched(re, im)
+        re, im = from_values
+        dtype = np.dtype(np.complex128 if re.dtype.itemsize == 8 else np.complex64)
+        found = self.blank(dtype, re.lanes)
+        found.parts = (re, im)
+        if re.constant is not None and im.constant is not None:
+            found.constant = dtype.type(complex(re.constant, im.constant))
+        return found
+
+    def part_by_part(self: Emitter, x: Value, function: Callable[[Value], Value]) -> Value:
+        """The same done to both parts."""
+        re, im = x.parts
+        return self.pair(function(re), function(im))
+
+    def complex_arithmetic(self: Emitter, name: str, x: Value, y: Value) -> Value:
+        (a, b), (c, d) = x.parts, y.parts
+        if name in ("add", "sub"):
+            return self.pair(self.arithmetic(name, a, c), self.arithmetic(name, b, d))
+        if name == "mul":
+            re = _plain(self, "sub", _plain(self, "mul", a, c), _plain(self, "mul", b, d))
+            return self.pair(re, _plain(self, "add", _plain(self, "mul", a, d), _plain(self, "mul", b, c)))
+        return self._quotient_of_pairs(a, b, c, d)
+
+    def _quotient_of_pairs(self: Emitter, a: Value, b: Value, c: Value, d: Value) -> Value:
+        size_c, size_d = self.intrinsic("fabs", c), self.intrinsic("fabs", d)
+        wide = size_c >= size_d
+        large, small = self.select(wide, c, d), self.select(wide, d, c)
+        ratio = _plain(self, "div", small, large)
+        scale = 1.0 / _plain(self, "add", large, _plain(self, "mul", small, ratio))
+        # The parts of the numerator that are multiplied by the ratio, and those that are not.
+        p, q = self.select(wide, a, b), self.select(wide, b, a)
+        re = _plain(self, "mul", _plain(self, "add", p, _plain(self, "mul", q, ratio)), scale)
+        scaled = _plain(self, "mul", p, ratio)
+        difference = _plain(self, "sub", q, scaled)
+        # (b - a ratio) where c is larger, (b ratio - a) where d is: there p is b, and the sign the other.
+        im = _plain(self, "mul", self.select(wide, difference, _plain(self, "sub", scaled, q)), scale)
+        nothing = (size_c == 0.0) & (size_d == 0.0)
+        return self.pair(
+            self.select(nothing, _plain(self, "div", a, size_c), re),
+            self.select(nothing, _plain(self, "div", b, size_c), im),
+        )
+
+    # memory
+
+    def _interleaved(self: Emitter, mask: str | None, lanes: int) -> str | None:
+        """A mask for both parts of each number."""
+        if mask is None:
+            return None
+        order = ", ".join(f"i32 {k // 2}" for k in range(2 * lanes))
+        return self.index(f"shufflevector <{lanes} x i1> {mask}, <{lanes} x i1> poison, <{2 * lanes} x i32> <{order}>")
+
+    def load_pairs(self: Emitter, pointer: str, dtype: np.dtype, lanes: int, mask: str | None) -> Value:
+        real = real_type(dtype)
+        if lanes == 1:
+            return self.pair(self.load(pointer, real), self.load(self.offset(pointer, 1, real), real))
+        both = self.load(pointer, real, 2 * lanes, self._interleaved(mask, lanes))
+
+        def every_other(first: int) -> Value:
+            order = ", ".join(f"i32 {2 * k + first}" for k in range(lanes))
+            return self.op(
+                f"shufflevector {both.type} {both.name}, {both.type} poison, <{lanes} x i32> <{order}>", real, lanes
+            )
+
+        return self.pair(every_other(0), every_other(1))
+
+    def store_pairs(self: Emitter, x: Value, pointer: str, mask: str | None) -> None:
+        re, im = x.parts
+        lanes = x.lanes
+        if lanes == 1:
+            self.store(re, pointer)
+            self.store(im, self.offset(pointer, 1, re.dtype))
+            return
+        order = ", ".join(f"i32 {k // 2 + k % 2 * lanes}" for k in range(2 * lanes))
+        text = f"shufflevector {re.type} {re.name}, {im.type} {im.name}, <{2 * lanes} x i32> <{order}>"
+        self.store(self.op(text, re.dtype, 2 * lanes), pointer, self._interleaved(mask, lanes))
+
+    def behind_pointers(self: Emitter, pointers: str, real: np.dtype, lanes: int) -> str:
+        """The addresses of the imaginary parts."""
+        return self.pointer(f"getelementptr {self.blank(real).type}, <{lanes} x ptr> {pointers}, i64 1")
