@@ -100,10 +100,12 @@ class Call(Lowering):
 
     Args:
         views: whether operands may be strided views (else they are C contiguous).
+        any_order: whether the output's axes may lie in memory in another order.
     """
 
     emit: Callable[..., Any] = None  # type: ignore[assignment]
     views: bool = False
+    any_order: bool = False
 
 
 @dataclass(frozen=True)

@@ -57,21 +57,50 @@ def _emit(c: Any, operands: list[Any], outs: list[Any], *, contract: Any, batch:
     left, x_down, x_across = _matrix(c, x, batch[0], free_x, contract[0])
     right, y_down, y_across = _matrix(c, y, batch[1], contract[1], free_y)
     stack = [x.shape[a] for a in batch[0]]
+    first, second = len(stack), len(stack) + len(free_x)
+    goal_down = _merged(out.shape[first:second], out.strides[first:second])
+    goal_across = _merged(out.shape[second:], out.strides[second:])
+    goal = out
+    if not _is_goal((m, n), goal_down, goal_across):
+        goal, goal_down, goal_across = c.like(out), n, 1
+    assert goal_down is not None and goal_across is not None
 
     def one(offsets: Sequence[str]) -> None:
-        a, b = c.part(left, offsets), c.part(right, offsets)
-        goal = c.part(out, offsets)
-        if n == 1:
-            _vector(c, out.dtype, (m, k), (a, x_down, x_across), (b, y_down), goal)
-        elif m == 1:
-            _vector(c, out.dtype, (n, k), (b, y_across, y_down), (a, x_across), goal)
+        a = c.part(left, offsets), x_down, x_across
+        b = c.part(right, offsets), y_down, y_across
+        place = c.part(goal, offsets)
+        if goal_across == 1 or n == 1:
+            _multiply(c, out.dtype, (m, n, k), a, b, (place, goal_down, goal_across))
         else:
-            flag_a, lead_a = _layout(x_down, x_across, m, k)
-            flag_b, lead_b = _layout(y_down, y_across, k, n)
-            c.blas("gemm", out.dtype, flag_b, flag_a, n, m, k, 1.0, b, lead_b, a, lead_a, 0.0, goal, n,
-                   flops=2.0 * m * n * k)  # fmt: skip
+            # By columns: the product of the transposed operands, the other way round.
+            turned = (b[0], y_across, y_down), (a[0], x_across, x_down)
+            _multiply(c, out.dtype, (n, m, k), *turned, (place, goal_across, goal_down))
 
     c.over(stack, one)
+    if goal is not out:
+        c.copy(goal, out)
+
+
+def _is_goal(sizes: tuple[int, int], down: int | None, across: int | None) -> bool:
+    """Whether BLAS can write a matrix with these strides."""
+    if down is None or across is None or min(down, across) <= 0:
+        return False
+    m, n = sizes
+    return 1 in (m, n) or (across == 1 and down >= n) or (down == 1 and across >= m)
+
+
+def _multiply(c: Any, dtype: Any, sizes: tuple[int, int, int], a: Any, b: Any, goal: Any) -> None:
+    """A product of matrices, each an address and its strides; the goal lies in rows, or is a vector."""
+    (m, n, k), (place, down, across) = sizes, goal
+    if n == 1:
+        _vector(c, dtype, (m, k), a, (b[0], b[1]), (place, down))
+    elif m == 1:
+        _vector(c, dtype, (n, k), (b[0], b[2], b[1]), (a[0], a[2]), (place, across))
+    else:
+        flag_a, lead_a = _layout(a[1], a[2], m, k)
+        flag_b, lead_b = _layout(b[1], b[2], k, n)
+        c.blas("gemm", dtype, flag_b, flag_a, n, m, k, 1.0, b[0], lead_b, a[0], lead_a, 0.0, place, down,
+               flops=2.0 * m * n * k)  # fmt: skip
 
 
 def _layout(down: int, across: int, rows: int, columns: int) -> tuple[str, int]:
@@ -86,17 +115,18 @@ def _layout(down: int, across: int, rows: int, columns: int) -> tuple[str, int]:
 
 def _vector(c: Any, dtype: Any, sizes: tuple[int, int], matrix: Any, vector: Any, goal: Any) -> None:
     """A matrix (rows, columns) times a vector."""
-    (rows, columns), (a, down, across), (x, step) = sizes, matrix, vector
+    (rows, columns), (a, down, across), (x, step), (y, apart) = sizes, matrix, vector, goal
+    step, apart = max(step, 1), max(apart, 1)
     work = 2.0 * rows * columns
     flag, lead = _layout(down, across, rows, columns)
     if flag == "N":
-        c.blas("gemv", dtype, "T", columns, rows, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1, flops=work)
+        c.blas("gemv", dtype, "T", columns, rows, 1.0, a, lead, x, step, 0.0, y, apart, flops=work)
     else:
-        c.blas("gemv", dtype, "N", rows, columns, 1.0, a, lead, x, max(step, 1), 0.0, goal, 1, flops=work)
+        c.blas("gemv", dtype, "N", rows, columns, 1.0, a, lead, x, step, 0.0, y, apart, flops=work)
 
 
 def _suits(x: Any, y: Any, *, contract: Any, batch: Any) -> bool:
     return x.dtype.name in ("float32", "float64", "complex64", "complex128") and bool(x.size) and bool(y.size)
 
 
-contraction = Call(_suits, _emit, True)
+contraction = Call(_suits, _emit, True, True)

@@ -12,7 +12,7 @@ from functrace.backend.compiler.emit import Emitter, Value
 
 __all__ = ["SMALL", "Buffer", "Place", "Small", "contiguous_strides", "spill"]
 
-SMALL = 16  # elements: arrays up to here live in registers
+SMALL = 8  # elements: arrays up to here live in registers
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:

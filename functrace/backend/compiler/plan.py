@@ -19,7 +19,7 @@ import numpy as np
 from functrace.backend.compiler.affine import Affine, NotAffineError
 from functrace.backend.compiler.emit import Emitter, Unsupported, element_type
 from functrace.backend.compiler.nodes import Index, Node, Reader, SplitBoxError
-from functrace.backend.compiler.places import SMALL, Buffer, Place, Small
+from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, contiguous_strides
 from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
 from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction, Scan
 
@@ -193,6 +193,12 @@ class Plan:
         self.e, self.jaxpr, self.inputs, self.outputs = e, jaxpr, inputs, outputs
         self.lowerings = [choose(eqn) for eqn in jaxpr.eqns]
         self.definitions = {v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars}
+        self.users: dict[Var, list[Eqn]] = {}
+        for eqn in jaxpr.eqns:
+            for operand in dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)):
+                self.users.setdefault(operand, []).append(eqn)
+        for atom in jaxpr.outvars:
+            self.users.pop(atom, None)  # type: ignore[call-overload]
         self.stored = self._initially_stored()
         self.copied: set[Var] = set()
         attempts = 0
@@ -339,10 +345,30 @@ class Plan:
             for var in step.reads:
                 self.place(var, True)
         for out in eqn.outvars:
-            self.places[out] = self._new_buffer(out)
+            buffer = self._new_buffer(out)
+            if isinstance(step.lowering, Call) and step.lowering.any_order and out not in self.outputs:
+                buffer.strides = self._order_for_users(out) or buffer.strides
+            self.places[out] = buffer
             self.waits[out] = frozenset([step])
         step.writes = list(eqn.outvars)
         self.steps.append(step)
+
+    def _order_for_users(self, var: Var) -> tuple[int, ...] | None:
+        """Strides such that the one thing that is read of an array, the array with its axes in another order, is
+        contiguous; None if other things are.
+        """
+        orders = set()
+        for eqn in self.users.get(var, ()):
+            view = self._view(eqn, self.definitions[eqn.outvars[0]][1], Buffer("", var.aval.shape, var.aval.dtype))
+            if view is None or view.offset or sorted(view.shape) != sorted(var.aval.shape):
+                return None
+            orders.add((view.shape, view.strides))
+        if len(orders) != 1:
+            return None
+        shape, strides = orders.pop()
+        wanted = dict(zip(strides, contiguous_strides(shape), strict=True))
+        own = contiguous_strides(var.aval.shape)
+        return tuple([wanted[s] for s in own]) if set(own) == set(strides) == set(wanted) and len(wanted) == len(own) else None
 
     def _plan_virtual(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
         out = eqn.outvars[0]
