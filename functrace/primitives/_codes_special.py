@@ -39,7 +39,7 @@ def _sinc(e: Any, x: Any) -> Any:
 def _log_expit(e: Any, x: Any) -> Any:
     """x below 0 and 0 above, less log(1 + exp(-|x|))."""
     rest = e.math("log1p", e.math("exp", -e.intrinsic("fabs", x)))
-    return e.select(x < 0.0, x, 0.0) - rest
+    return e.select(x < 0.0, x, -0.0) - rest
 
 
 def _logit(e: Any, x: Any) -> Any:

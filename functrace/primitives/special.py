@@ -198,7 +198,7 @@ digamma = special("digamma", lambda x, out: _trigamma(x))
 polygamma = elementwise(
     "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x)),
     flops=3 * FUNCTION,
-    lower=Rewrite(lambda n, x: x.dtype.kind == "f", _polygamma_by_zeta),
+    lower=Rewrite(lambda n, x: x.dtype.name in ("float32", "float64"), _polygamma_by_zeta),
 )
 riemann_zeta = special("riemann_zeta", refused("zeta", "x"), scipy_name="zeta")
 zeta = special("zeta", (refused("zeta", "x"), lambda x, q, out: -x * zeta(x + 1, q)))

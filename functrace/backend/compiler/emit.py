@@ -112,7 +112,8 @@ class Value:
         return self.emitter.bitwise("xor", self, other)
 
     def __invert__(self) -> Value:
-        return self.emitter.bitwise("xor", self, True if self.dtype.kind == "b" else -1)
+        ones = {"b": True, "u": np.iinfo(self.dtype).max if self.dtype.kind == "u" else -1}.get(self.dtype.kind, -1)
+        return self.emitter.bitwise("xor", self, ones)
 
     def __lt__(self, other: Any) -> Value:
         return self.emitter.compare("<", self, other)

@@ -45,6 +45,48 @@ class Node:
         self.made: Value | None = None
         self.vectors: dict[tuple[int, int], Value] = {}
 
+    # A position that is computed, as an index: the arithmetic that indices know.
+
+    def __add__(self, shift: int) -> Node:
+        return self._moved(lambda e, x: x + shift) if shift else self
+
+    def __sub__(self, shift: int) -> Node:
+        return self + -shift
+
+    def __rsub__(self, shift: int) -> Node:
+        return self._moved(lambda e, x: shift - x)
+
+    def __mul__(self, factor: int) -> Node:
+        return self._moved(lambda e, x: x * factor) if factor != 1 else self
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _moved(self, code: Callable[..., Value]) -> Node:
+        if self.dtype != INDEX:
+            raise NotAffineError
+        return Node("apply", INDEX, self.axes, (code, {}), (self,))
+
+    # A node may be an index: an element at a position that is only known when the program runs.
+
+    def _shifted(self, code: Callable[[Value], Value]) -> Node:
+        return Node("apply", self.dtype, self.axes, (lambda e, x: code(x), {}), (self,))
+
+    def __add__(self, other: int) -> Node:
+        return self._shifted(lambda x: x + other) if other else self
+
+    __radd__ = __add__
+
+    def __sub__(self, other: int) -> Node:
+        return self + -other
+
+    def __rsub__(self, other: int) -> Node:
+        return self._shifted(lambda x: other - x)
+
+    def __mul__(self, factor: int) -> Node:
+        return self._shifted(lambda x: x * factor) if factor != 1 else self
+
+    __rmul__ = __mul__
+
 
 class Reader:
     """Builds the nodes of one box.
@@ -114,8 +156,10 @@ class Reader:
                 raise SplitBoxError(axis, cut)
         raise NotAffineError
 
-    def every(self, index: Affine, step: int) -> tuple[Affine, bool] | None:
+    def every(self, index: Affine | Node, step: int) -> tuple[Affine, bool] | None:
         """The index divided by a step, and whether it is a multiple of it, all over the box; None if only some are."""
+        if isinstance(index, Node):
+            raise NotAffineError
         if any(c % step for c in index.coefficients):
             return None
         quotient = Affine(index.constant // step, tuple([c // step for c in index.coefficients]))

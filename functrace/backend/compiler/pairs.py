@@ -22,13 +22,12 @@ def real_type(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float64 if dtype.itemsize == 16 else np.float32)
 
 
-def _plain(e: Emitter, name: str, x: Value, y: Value) -> Value:
-    """An operation that is not fused with others."""
-    return e.op(f"f{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
-
-
 class Pairs:
     """What the emitter does to complex numbers."""
+
+    def plain(self: Emitter, name: str, x: Value, y: Value) -> Value:
+        """An operation on floats that is not fused with others."""
+        return self.op(f"f{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
 
     def pair(self: Emitter, re: Any, im: Any) -> Value:
         """A complex number of its parts."""
@@ -51,27 +50,27 @@ class Pairs:
         if name in ("add", "sub"):
             return self.pair(self.arithmetic(name, a, c), self.arithmetic(name, b, d))
         if name == "mul":
-            re = _plain(self, "sub", _plain(self, "mul", a, c), _plain(self, "mul", b, d))
-            return self.pair(re, _plain(self, "add", _plain(self, "mul", a, d), _plain(self, "mul", b, c)))
+            re = self.plain("sub", self.plain("mul", a, c), self.plain("mul", b, d))
+            return self.pair(re, self.plain("add", self.plain("mul", a, d), self.plain("mul", b, c)))
         return self._quotient_of_pairs(a, b, c, d)
 
     def _quotient_of_pairs(self: Emitter, a: Value, b: Value, c: Value, d: Value) -> Value:
         size_c, size_d = self.intrinsic("fabs", c), self.intrinsic("fabs", d)
         wide = size_c >= size_d
         large, small = self.select(wide, c, d), self.select(wide, d, c)
-        ratio = _plain(self, "div", small, large)
-        scale = 1.0 / _plain(self, "add", large, _plain(self, "mul", small, ratio))
+        ratio = self.plain("div", small, large)
+        scale = 1.0 / self.plain("add", large, self.plain("mul", small, ratio))
         # The parts of the numerator that are multiplied by the ratio, and those that are not.
         p, q = self.select(wide, a, b), self.select(wide, b, a)
-        re = _plain(self, "mul", _plain(self, "add", p, _plain(self, "mul", q, ratio)), scale)
-        scaled = _plain(self, "mul", p, ratio)
-        difference = _plain(self, "sub", q, scaled)
+        re = self.plain("mul", self.plain("add", p, self.plain("mul", q, ratio)), scale)
+        scaled = self.plain("mul", p, ratio)
+        difference = self.plain("sub", q, scaled)
         # (b - a ratio) where c is larger, (b ratio - a) where d is: there p is b, and the sign the other.
-        im = _plain(self, "mul", self.select(wide, difference, _plain(self, "sub", scaled, q)), scale)
+        im = self.plain("mul", self.select(wide, difference, self.plain("sub", scaled, q)), scale)
         nothing = (size_c == 0.0) & (size_d == 0.0)
         return self.pair(
-            self.select(nothing, _plain(self, "div", a, size_c), re),
-            self.select(nothing, _plain(self, "div", b, size_c), im),
+            self.select(nothing, self.plain("div", a, size_c), re),
+            self.select(nothing, self.plain("div", b, size_c), im),
         )
 
     # memory
