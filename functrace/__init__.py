@@ -1,5 +1,10 @@
 """functrace turns NumPy functions into their derivatives, in JAX's names and habits."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from functrace import debug as debug
 from functrace import errors as errors
 from functrace import extend as extend
@@ -45,4 +50,22 @@ from functrace.transforms import vhv as vhv
 from functrace.transforms import vjp as vjp
 from functrace.transforms import vmap as vmap
 
+if TYPE_CHECKING:
+    from functrace import inspect as inspect
+    from functrace import optimize as optimize
+    from functrace import sparse as sparse
+
 __version__ = "0.1.0"
+
+# Not everybody who differentiates needs these, so they load when first asked for.
+_LATER = ("inspect", "optimize", "sparse")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return importlib.import_module(f"functrace.{name}")
+    raise AttributeError(f"module 'functrace' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -126,7 +126,7 @@ def test_threads_of_python_at_the_same_time():
     wrong = []
 
     def work():
-        for _ in range(60):
+        for _ in range(10):
             got, (first, second) = small(A), mixed(A, BIG)
             if not (np.allclose(got, want_small) and np.allclose(first, want_small) and np.allclose(second, want_big)):
                 wrong.append(1)

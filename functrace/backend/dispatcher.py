@@ -62,7 +62,8 @@ _LARGEST = 1000  # arguments and outputs of a native call, whose pointers lie on
 def _plain(dtype: DTypeLike) -> np.dtype[Any]:
     """The one descriptor that NumPy itself gives new arrays of this dtype."""
     given = np.dtype(dtype)
-    plain = _DTYPES.get(given.type)
+    # C has several names for some integer types, and NumPy a descriptor for each.
+    plain = _DTYPES.get(np.dtype(given.str).type)
     if plain is None or plain != given:
         remedy = "use booleans, integers, floats or complex numbers of up to 16 bytes in the machine's byte order"
         raise DTypeError("a kernel cannot take or give this dtype", got=repr(given), remedy=remedy)

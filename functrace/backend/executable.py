@@ -21,7 +21,7 @@ from functrace.backend.dispatcher import Argument, Dispatcher, Output, Signature
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Jaxpr
 from functrace.core.trace import EVAL, reset_trace, set_trace
-from functrace.errors import CompilationWarning
+from functrace.errors import CompilationWarning, DTypeError
 
 __all__ = ["Executable", "compilation_disabled"]
 
@@ -46,9 +46,7 @@ class Executable:
         self.jaxpr = prepare(jaxpr)
         self.constants = [_owned(c, v.aval.dtype) for c, v in zip(constants, self.jaxpr.invars, strict=False)]
         self.avals = [v.aval for v in self.jaxpr.invars[len(self.constants) :]]
-        self.outputs = [
-            Output.number(a.dtype) if a.shape == () else Output.array(a.dtype, a.shape) for a in self.jaxpr.out_avals
-        ]
+        self.outputs: list[Output] = []
         self.module: Module | None = None
         self.kernel: Kernel | None = None
         #: Why there is no machine code.
@@ -61,13 +59,17 @@ class Executable:
     def _compile(self) -> None:
         try:
             with _compiling:
+                self.outputs = [
+                    Output.number(a.dtype) if a.shape == () else Output.array(a.dtype, a.shape)
+                    for a in self.jaxpr.out_avals
+                ]
                 target = llvm.target()
                 self.module = compile_module(self.jaxpr, len(self.constants), target)
                 code = disk_cache.object_code(
                     "program", target, lambda: self._text(), self._text(), symbols.blas_convention()
                 )
                 self.kernel = load_module(self.module, code, self.constants, target)
-        except Unsupported as refusal:
+        except (Unsupported, DTypeError) as refusal:
             self.refusal = str(refusal)
         except Exception as error:
             self.refusal = f"{type(error).__name__}: {error}"
@@ -137,5 +139,7 @@ def _owned(value: Any, dtype: np.dtype) -> np.ndarray:
 def _proper(value: Any, dtype: np.dtype) -> Any:
     """A value as machine code takes it: a contiguous array in the machine's byte order, or a NumPy scalar."""
     if isinstance(value, np.ndarray) and value.ndim:
+        if value.dtype == dtype:
+            value = value.view(dtype)  # of the integer types of one size, the one that machine code knows
         return np.require(value, dtype, ["C", "A"]) if type(value) is np.ndarray else np.array(value, dtype, order="C")
     return dtype.type(value)

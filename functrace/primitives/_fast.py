@@ -41,9 +41,9 @@ _accumulations: dict[np.ufunc, Kernel] = {
 _logsumexp = Kernel("logsumexp", least=30, gain=5.0)
 _softmax = Kernel("softmax", least=30, gain=5.0)
 _reductions: dict[np.ufunc, Kernel] = {
-    np.add: Kernel("row_sum", least=300, gain=3.0),
-    np.maximum: Kernel("row_max", least=300, gain=3.0),
-    np.minimum: Kernel("row_min", least=300, gain=3.0),
+    np.add: Kernel("row_sum", least=1_000, gain=3.0),
+    np.maximum: Kernel("row_max", least=1_000, gain=3.0),
+    np.minimum: Kernel("row_min", least=1_000, gain=3.0),
 }
 _solve = Kernel("solve", least=16, gain=8.0)
 _triangular = Kernel("triangular_solve", least=16, gain=12.0)

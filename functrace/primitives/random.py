@@ -134,6 +134,8 @@ def _random_bits_impl(key: np.ndarray, start: Any, *, shape: tuple[int, ...], dt
         blocks = _many_blocks(keys, starts, count)
     if dtype.itemsize < 8:
         blocks = (blocks ^ blocks >> 32).astype(dtype)
+    else:
+        blocks = blocks.view(dtype)
     return unwrap(blocks.reshape(key.shape[:-1] + shape))
 
 

@@ -373,8 +373,9 @@ def _recurrence_impl(a: Any, b: Any, *, axis: int, reverse: bool) -> Any:
     if reverse:
         factors, totals = factors[::-1], totals[::-1]
     if totals.ndim == 1:
-        total, row = 0.0, []
-        for factor, term in zip(factors.tolist(), totals.tolist(), strict=True):
+        first, *terms = totals.tolist()
+        total, row = first, [first]
+        for factor, term in zip(factors[1:].tolist(), terms, strict=True):
             total = factor * total + term if factor else term
             row.append(total)
         totals[:] = row

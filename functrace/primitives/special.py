@@ -24,12 +24,12 @@ from functrace.primitives.elementwise import (
     cos,
     equal,
     exp,
-    floor,
     greater,
     less,
     log,
     log1p,
     logical_and,
+    power,
     select,
     sign,
     sinc,
@@ -182,8 +182,8 @@ def _polygamma_impl(n: Any, x: Any) -> Any:
 
 
 def _polygamma_by_zeta(n: Any, x: Any) -> Any:
-    even = equal(n * 0.5, floor(n * 0.5))
-    scale = select(even, -gamma(n + 1), gamma(n + 1))
+    """As SciPy has it; the sign is NaN where n is not an integer."""
+    scale = power(zero_of(n) - 1, n + 1) * gamma(n + 1)
     lowest = equal(n, zero_of(n))
     if n.shape != x.shape and n.shape == ():
         scale, n, lowest = (broadcast(v, shape=x.shape, axes=()) for v in (scale, n, lowest))

@@ -287,7 +287,8 @@ def _summed_positions(eqn: Eqn) -> list[IndexMap]:
     count = math.prod(aval.shape[a] for a in axes)
     if count > SHORT:
         raise NotSeparable(named(eqn))
-    positions = np.arange(aval.size).reshape(aval.shape).transpose(kept + tuple(axes)).reshape(-1, count)
+    positions = np.arange(aval.size).reshape(aval.shape).transpose(kept + tuple(axes))
+    positions = positions.reshape(math.prod(aval.shape[a] for a in kept), count)  # -1 means nothing where count is 0
     return [from_array(positions[:, k]) for k in range(count)]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
+from functrace.backend.compiler.chunks import LONG, Chunk, Registers
 from functrace.backend.compiler.emit import INDEX, Emitter, Unsupported, Value, neutral
 from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.library_calls import LibraryCalls
@@ -50,6 +51,8 @@ class Context(Positions, LibraryCalls):
         self.workspace = 0
         self.prologue: list[str] = []
         self.uses_python = False
+        #: Functions that parts of it are in.
+        self.chunks: list[Chunk] = []
         #: Whether it is worth it to give BLAS one thread only.
         self.single_threaded = False
         #: An estimate of the work, in operations on elements.
@@ -262,7 +265,7 @@ class _Execution:
         wanted = self._wanted()
         self.plan = Plan(self.e, jaxpr, dict(zip(jaxpr.invars, inputs, strict=True)), wanted)
         self._allocate({b.pointer for b in wanted.values()})
-        self.emitted = 0  # nodes of the registers' reader
+        self.registers = Registers(context)
 
     def _wanted(self) -> dict[Var, Buffer]:
         """The results that are computed where they are wanted; others are copied there in the end."""
@@ -330,48 +333,24 @@ class _Execution:
                 spill(self.e, place, self.plan.spilled[var])
 
     def _small(self, step: SmallStep) -> None:
-        for var in step.writes:
-            place = self.plan.places[var]
+        plan = self.plan
+        places = {var: plan.places[var] for var in step.writes}
+        nodes = [node for place in places.values() if isinstance(place, Small) for node in place.nodes or ()]
+        needed = set(step.writes)
+        if len(nodes) >= LONG:
+            self.registers.in_chunks(nodes)
+            needed = self._read_outside_registers()
+        for var, place in places.items():
             assert isinstance(place, Small) and place.nodes is not None
-            place.values = [self._register(node) for node in place.nodes]
-            if var in self.plan.spilled:
-                spill(self.e, place, self.plan.spilled[var])
+            if var in needed:
+                place.values = [self.registers.value(node) for node in place.nodes]
+            if var in plan.spilled:
+                spill(self.e, place, plan.spilled[var])
 
-    def _register(self, node: Node) -> Any:
-        """The value of a node of the registers' reader, with all it depends on."""
-        if node.made is not None:
-            return node.made
-        stack = [node]
-        while stack:
-            top = stack[-1]
-            if top.made is not None:
-                stack.pop()
-                continue
-            missing = [arg for arg in top.args if arg.made is None]
-            if missing:
-                stack += reversed(missing)
-                continue
-            top.made = self._made(top)
-            stack.pop()
-        return node.made
-
-    def _made(self, node: Node) -> Any:
-        e = self.e
-        if node.kind == "constant":
-            return e.constant(node.data, node.dtype)
-        if node.kind == "scalar":
-            place, position = node.data
-            return place.values[position]
-        if node.kind == "load":
-            pointer, address, strides = node.data
-            at = e.offset(pointer, address.constant, node.dtype)
-            for arg, stride in zip(node.args, strides, strict=True):
-                assert arg.made is not None
-                at = e.offset(at, (arg.made * stride).name, node.dtype)
-            return e.load(at, node.dtype)
-        assert node.kind == "apply", node.kind
-        code, params = node.data
-        return code(e, *[arg.made for arg in node.args], **params)
+    def _read_outside_registers(self) -> set[Var]:
+        """What more than other operations in registers need."""
+        found = {v for v in self.jaxpr.outvars if isinstance(v, Var)}.union(self.plan.spilled)
+        return found.union(*[step.reads for step in self.plan.steps if not isinstance(step, SmallStep)])
 
     def _nest(self, step: NestStep) -> None:
         results: dict[Var, list[ReduceSink]] = {}

@@ -100,7 +100,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         head.append(f"  %sym{place} = load ptr, ptr {at}")
     head += enter
     tail = [*leave, "  ret i64 0"]
-    if e.guards:
+    if e.guards or context.chunks:
         head += ["  %guard = alloca i8", "  store i8 0, ptr %guard"]
         tail = [*leave, "  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
     if context.uses_python:
@@ -112,6 +112,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         "define ptr @table_address() #0 {",
         "  ret ptr @table",
         "}",
+        *[line for chunk in context.chunks for line in chunk.text(max(len(e.symbols), 1))],
         *head,
         *context.prologue,
         *e.lines,

@@ -1,0 +1,206 @@
+"""Code of what is computed in registers: in place if it is short, else in functions of about a thousand operations each.
+
+The time that machine code takes to make grows faster than the function it is made for, so a long straight line is cut.
+A value that is made in one function and used in another goes through a slot of the workspace: it is written where the
+first ends and read where the other needs it first. The function that the others are called from is called the main one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from functrace.backend.compiler.emit import Value
+from functrace.backend.compiler.nodes import Node
+
+if TYPE_CHECKING:
+    from functrace.backend.compiler.execute import Context
+
+__all__ = ["CHUNK", "LONG", "Chunk", "Registers"]
+
+CHUNK = 1000  # operations of one function
+LONG = 2000  # operations, from which on a straight line is cut
+_PAGE = 512  # slots that are reserved together
+_SYMBOL = re.compile(r"%sym(\d+)\b")
+_POINTER = np.dtype(np.int64)  # addresses take as many bytes
+
+
+class Chunk:
+    """A function that computes a part of a straight line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lines: list[str] = []
+        #: The nodes whose values are registers of this function: made here, or read from their slots.
+        self.made: list[Node] = []
+        self.borrowed: dict[Node, Value] = {}
+        #: Its own copies of the main function's pointers.
+        self.pointers: dict[str, str] = {}
+
+    def text(self, symbols: int) -> list[str]:
+        """The function, which finds `symbols` pointers in the module's table."""
+        head = [f"define internal void @{self.name}(ptr %arena, ptr %guard) #0 {{", "entry:"]
+        places = sorted({int(k) for k in _SYMBOL.findall("\n".join(self.lines))})
+        for place in places:
+            at = f"getelementptr ([{symbols} x ptr], ptr @table, i64 0, i64 {place})"
+            head.append(f"  %sym{place} = load ptr, ptr {at}")
+        return [*head, *self.lines, "  ret void", "}"]
+
+
+class Registers:
+    """Makes the values of nodes outside loops, of one program."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.e = context, context.e
+        self._chunk: Chunk | None = None
+        self._main_lines: list[str] = []
+        self._here: set[Node] = set()  # usable in the current chunk
+        self._elsewhere: dict[Node, tuple[Chunk, Value]] = {}  # made in a chunk that is closed
+        self._slots: dict[Node | str, int] = {}
+        self._free = range(0)
+
+    def value(self, node: Node) -> Value:
+        """The value of a node, with all it depends on, where the code is now."""
+        if node.made is None or self._chunk is not None:
+            stack = [node]
+            while stack:
+                top = stack[-1]
+                if self._ready(top):
+                    stack.pop()
+                    continue
+                missing = [arg for arg in top.args if not self._ready(arg)]
+                if missing:
+                    stack += reversed(missing)
+                    continue
+                top.made = self._made(top)
+                if self._chunk is not None:
+                    self._chunk.made.append(top)
+                    self._here.add(top)
+                stack.pop()
+        assert node.made is not None
+        return node.made
+
+    def in_chunks(self, nodes: Sequence[Node]) -> None:
+        """Makes the values of many nodes in functions of their own, and calls these."""
+        chunk = None
+        for node in nodes:
+            if chunk is None:
+                chunk = self._open()
+            self.value(node)
+            if len(chunk.made) >= CHUNK:
+                self._close(chunk)
+                chunk = None
+        if chunk is not None:
+            self._close(chunk)
+
+    def _open(self) -> Chunk:
+        chunk = Chunk(self.e.new_label("chunk"))
+        self._main_lines, self.e.lines = self.e.lines, chunk.lines
+        self._main_block, self.e.block = self.e.block, "entry"
+        self._chunk = chunk
+        return chunk
+
+    def _close(self, chunk: Chunk) -> None:
+        self.e.lines, self.e.block, self._chunk = self._main_lines, self._main_block, None
+        self.e.line(f"call void @{chunk.name}(ptr %arena, ptr %guard)")
+        self.context.chunks.append(chunk)
+        for node in chunk.made:
+            assert node.made is not None
+            if node.made.constant is None:
+                self._elsewhere.setdefault(node, (chunk, node.made))
+                node.made = None
+        for node, value in chunk.borrowed.items():
+            node.made = value
+        self._here = set()
+
+    def _ready(self, node: Node) -> bool:
+        """Whether a node's value can be used where the code is now; one made elsewhere is read from its slot."""
+        chunk = self._chunk
+        if node in self._here:
+            return True
+        if node.made is not None:
+            if chunk is not None and node.made.constant is None:
+                offset = self._slot_of(node, node.made, self._main_lines)
+                chunk.borrowed[node] = node.made
+                node.made = self._read(offset, node.dtype)
+                self._here.add(node)
+            return True
+        if node not in self._elsewhere:
+            return False
+        home, value = self._elsewhere[node]
+        node.made = self._read(self._slot_of(node, value, home.lines), node.dtype)
+        if chunk is not None:
+            chunk.made.append(node)
+            self._here.add(node)
+        return True
+
+    # slots
+
+    def _slot(self, size: int) -> int:
+        if len(self._free) < size:
+            start = self.context.reserve(8 * _PAGE)
+            self._free = range(start, start + 8 * _PAGE, 8)
+        offset, self._free = self._free[0], self._free[size:]
+        return offset
+
+    def _slot_of(self, node: Node, value: Value, lines: list[str]) -> int:
+        """Where a value lies in the workspace; the function that made it, whose lines these are, writes it there."""
+        offset = self._slots.get(node)
+        if offset is None:
+            offset = self._slots[node] = self._slot(-(-node.dtype.itemsize // 8))
+            current, self.e.lines = self.e.lines, lines
+            self.e.store(value, self._at(offset))
+            self.e.lines = current
+        return offset
+
+    def _at(self, offset: int) -> str:
+        return self.e.pointer(f"getelementptr i8, ptr %arena, i64 {offset}")
+
+    def _read(self, offset: int, dtype: np.dtype) -> Value:
+        return self.e.load(self._at(offset), dtype)
+
+    def _pointer(self, name: str) -> str:
+        """A pointer of the main function, where the code is now."""
+        chunk = self._chunk
+        if chunk is None or not name.startswith("%") or _SYMBOL.fullmatch(name):
+            return name
+        found = chunk.pointers.get(name)
+        if found is None:
+            offset = self._slots.get(name)
+            if offset is None:
+                offset = self._slots[name] = self._slot(1)
+                current, self.e.lines = self.e.lines, self._main_lines
+                self.e.line(f"store ptr {name}, ptr {self._at(offset)}, align {_POINTER.itemsize}")
+                self.e.lines = current
+            found = chunk.pointers[name] = self.e.pointer(f"load ptr, ptr {self._at(offset)}, align {_POINTER.itemsize}")
+        return found
+
+    # values
+
+    def _made(self, node: Node) -> Value:
+        e = self.e
+        if node.kind == "apply":
+            code, params = node.data
+            return code(e, *[arg.made for arg in node.args], **params)
+        if node.kind == "constant":
+            return e.constant(node.data, node.dtype)
+        if node.kind == "scalar":
+            return self._scalar(node)
+        assert node.kind == "load", node.kind
+        pointer, address, strides = node.data
+        at = e.offset(self._pointer(pointer), address.constant, node.dtype)
+        for arg, stride in zip(node.args, strides, strict=True):
+            assert arg.made is not None
+            at = e.offset(at, (arg.made * stride).name, node.dtype)
+        return e.load(at, node.dtype)
+
+    def _scalar(self, node: Node) -> Value:
+        """A register of the main function."""
+        place, position = node.data
+        value: Value = place.values[position]
+        if self._chunk is None or value.constant is not None:
+            return value
+        return self._read(self._slot_of(node, value, self._main_lines), node.dtype)
