@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy
 
-__all__ = ["Source", "scipy_function", "user_line", "user_source"]
+__all__ = ["Source", "replays", "scipy_function", "user_line", "user_source"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
 _SCIPY = os.path.join(os.path.dirname(os.path.dirname(_NUMPY)), "scipy") + os.sep
 _internal: dict[str, bool] = {}
+_replaying: set[int] = set()
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Source(NamedTuple):
@@ -40,8 +44,19 @@ def _is_internal(filename: str) -> bool:
     return internal
 
 
-def user_source() -> Source | None:
-    """The innermost frame outside functrace, NumPy and SciPy, or None when there is none."""
+def replays(fun: F) -> F:
+    """Mark a function that runs recorded equations, each in its turn under the local name `eqn`: see `user_source`."""
+    _replaying.add(id(fun.__code__))  # type: ignore[attr-defined]
+    return fun
+
+
+def user_source(replayed: bool = False) -> Source | None:
+    """The innermost frame outside functrace, NumPy and SciPy, or None when there is none.
+
+    Args:
+        replayed: whether what a recorded equation does now belongs to the line that equation came from. (Reading the
+            frame that runs it keeps its values alive for a while, so this is for tracing, where they are small.)
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
@@ -51,6 +66,10 @@ def user_source() -> Source | None:
             internal = _is_internal(filename)
         if not internal:
             return Source(code, frame.f_lasti)
+        if replayed and id(code) in _replaying:
+            eqn = frame.f_locals.get("eqn")
+            if eqn is not None and eqn.source is not None:
+                return eqn.source
         frame = frame.f_back
     return None
 

@@ -123,6 +123,8 @@ def test_elementwise(name: str) -> None:
             continue
         if primitive.name in BETTER and name != "float64":
             continue
+        if primitive.name in ("fmax", "fmin") and name == "float16":  # which of two zeros NumPy takes depends on the dtype
+            continue
         count = arity(primitive, x[:2])
         if count is not None:
             table[primitive.name] = (primitive, count)

@@ -33,7 +33,7 @@ import numpy as np
 from functrace.backend import blas_threads, llvm, pool
 from functrace.backend.vmath import module as vmath
 
-__all__ = ["available", "blas", "blas_convention", "resolve", "special", "ufunc_loop"]
+__all__ = ["available", "blas", "blas_convention", "lapack_workspaces", "resolve", "special", "ufunc_loop"]
 
 _POINTER = ctypes.c_void_p
 
@@ -247,6 +247,33 @@ def _factors(factor: int, bits: int) -> bool:
     _routine(factor, bits, 1)(b"L", 2, a, 2, status)
     info = status.value if bits == 64 else ctypes.c_int32.from_buffer(status).value
     return info == 0 and [a[0], a[1], a[3]] == [2.0, 1.0, 2.0]
+
+
+@functools.cache
+def lapack_workspaces(name: str, *arguments: Any) -> list[int]:
+    """The lengths of workspaces that a routine of LAPACK asks for.
+
+    Args:
+        name: of the routine.
+        arguments: letters, integers (the lengths of workspaces: -1), dtypes for workspaces, None for other arrays.
+
+    Returns:
+        As many as there are dtypes.
+
+    Raises:
+        KeyError: there is no such routine.
+    """
+    address, bits = blas(name)
+    held = [np.zeros(2, f"i{bits // 8}" if a == "int64" else a) if isinstance(a, np.dtype) else a for a in arguments]
+    values = [
+        ctypes.create_string_buffer(64) if a is None
+        else a.encode() if isinstance(a, str)
+        else (ctypes.c_char * a.nbytes).from_buffer(a) if isinstance(a, np.ndarray)
+        else a
+        for a in held
+    ]  # fmt: skip
+    _routine(address, bits, sum(isinstance(a, str) for a in arguments))(*values)
+    return [max(int(a[0].real), 1) for a in held if isinstance(a, np.ndarray)]
 
 
 def _blas_threads(name: str) -> int:

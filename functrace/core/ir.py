@@ -15,7 +15,7 @@ import numpy as np
 
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import JaxprError
-from functrace.util import Source
+from functrace.util import Source, replays
 
 if TYPE_CHECKING:
     from functrace.core.primitive import Primitive
@@ -252,6 +252,7 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
     return [a.val if isinstance(a, Literal) else env[a] for a in jaxpr.outvars]
 
 
+@replays
 def run_eqns(schedule: Iterable[tuple[Eqn, list[Var]]], env: dict[Var, Any]) -> None:
     """Bind equations in order, values kept in `env`; each comes with the variables to free after it."""
     for eqn, dying in schedule:

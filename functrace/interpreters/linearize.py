@@ -34,8 +34,9 @@ from functrace.core.primitive import Primitive
 from functrace.core.trace import DualTracer, Trace, Tracer, current_trace, reset_trace, run_under, set_trace
 from functrace.core.types import aval_of
 from functrace.errors import MissingRuleError
-from functrace.interpreters.staging import PartialEvalTrace, StagedTracer, stage
+from functrace.interpreters.staging import PartialEvalTrace, StagedTracer, StagingTrace, stage
 from functrace.primitives.shape import full
+from functrace.util import Source, user_source
 
 __all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "LinearizedJaxpr", "linearize", "linearize_jaxpr"]
 
@@ -55,6 +56,8 @@ class LinearizeTrace(Trace):
         self.recorder = Recorder()
         self.append = self.recorder.eqns.append
         self.tangent_trace: PartialEvalTrace | None = None
+        if is_staged(parent):  # somebody may read the program; evaluation need not know where its operations come from
+            self.record = self.record_with_source  # type: ignore[method-assign]
 
     def pure(self, value: Any) -> LinearizeTracer:
         return LinearizeTracer(self, value, None)
@@ -70,6 +73,17 @@ class LinearizeTrace(Trace):
             return outvars
         var = Var(aval)
         self.append(Eqn(primitive, atoms, [var], params))
+        return var
+
+    def record_with_source(self, primitive: Primitive, atoms: list[Atom], aval: Any, params: dict[str, Any]) -> Any:
+        """`record`, with the user's line that is being differentiated."""
+        source = user_source(replayed=True)
+        if primitive.multiple:
+            outvars = [Var(a) for a in aval]
+            self.append(Eqn(primitive, atoms, outvars, params, source))
+            return outvars
+        var = Var(aval)
+        self.append(Eqn(primitive, atoms, [var], params, source))
         return var
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -110,7 +124,8 @@ class LinearizeTrace(Trace):
         rule = primitive.rule("jvp", "linearize")
         partial = self.tangent_trace
         if partial is None:
-            partial = self.tangent_trace = PartialEvalTrace(self.parent, self.recorder)
+            kind = TangentTrace if is_staged(self.parent) else PartialEvalTrace
+            partial = self.tangent_trace = kind(self.parent, self.recorder)
         placeholders = [None if t is None else StagedTracer(partial, t) for t in tangents]
         token = set_trace(partial)
         try:
@@ -136,6 +151,22 @@ class LinearizeTrace(Trace):
             f"the jvp rule of {primitive.name!r} gives a nonzero tangent that does not depend on its input tangents",
             remedy="a jvp rule is linear in the tangents; return None for a zero tangent",
         )
+
+
+class TangentTrace(PartialEvalTrace):
+    """Partial evaluation that keeps the user's lines."""
+
+    def eqn_source(self) -> Source | None:
+        return user_source(replayed=True)
+
+
+def is_staged(trace: Trace) -> bool:
+    """Whether what runs under a trace is recorded in a program."""
+    while trace.parent is not trace:
+        if isinstance(trace, StagingTrace):
+            return True
+        trace = trace.parent
+    return False
 
 
 class LinearProgram:

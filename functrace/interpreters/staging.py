@@ -107,7 +107,7 @@ class StagingTrace(PartialEvalTrace):
     name = "make_jaxpr"
 
     def eqn_source(self) -> Source | None:
-        return user_source()
+        return user_source(replayed=True)
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if primitive.effectful or not args:

@@ -27,12 +27,14 @@ from functrace.primitives.elementwise import (
     zero_of,
 )
 from functrace.primitives.shape import zeros
+from functrace.util import replays
 
 __all__ = ["backward_pass", "transpose_jaxpr"]
 
 _NOTHING: Mapping[Var, Any] = {}
 
 
+@replays
 def backward_pass(
     eqns: Sequence[Eqn],
     invars: Sequence[Var],
@@ -202,6 +204,7 @@ def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool], masked: bool = 
     return stage(flat_fun, [*(v.aval for v in known_vars), *closed.out_avals])
 
 
+@replays
 def evaluate_known(eqns: Sequence[Eqn], linear: set[Var], known: dict[Var, Any]) -> list[Eqn]:
     """Evaluate the equations that depend on no linear variable into `known`; the rest, in order."""
     rest = []

@@ -216,6 +216,11 @@ hypot = code(lambda e, x, y: e.math("hypot", x, y), _FUNCTION, _floats)
 expit = code(lambda e, x: e.math("sigmoid", x), _FUNCTION, _floats)
 
 
+def _times(e: Any, x: Any, number: float) -> Any:
+    """A product that is rounded before it is added to."""
+    return e.plain("mul", x, e.constant(number, x.dtype, x.lanes))
+
+
 def _logaddexp(exponential: str, logarithm: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def combined(e: Any, x: Any, y: Any) -> Any:
         larger = e.combine("max", x, y)
@@ -229,5 +234,5 @@ def _logaddexp(exponential: str, logarithm: Callable[[Any, Any], Any]) -> Callab
 
 logaddexp = code(_logaddexp("exp", lambda e, x: e.math("log1p", x)), 2 * _FUNCTION, _floats)
 logaddexp2 = code(
-    _logaddexp("exp2", lambda e, x: e.math("log1p", x) * (1 / math.log(2))), 2 * _FUNCTION, _floats
+    _logaddexp("exp2", lambda e, x: _times(e, e.math("log1p", x), 1 / math.log(2))), 2 * _FUNCTION, _floats
 )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from functrace.core.lowering import Elementwise
 
-__all__ = ["abs_", "complex_", "conj", "div", "imag", "real", "reciprocal"]
+__all__ = ["abs_", "complex_", "conj", "cos", "cosh", "div", "exp", "imag", "real", "reciprocal", "sin", "sinh"]
 
 
 def _complex(*avals: Any, **params: Any) -> bool:
@@ -37,6 +38,50 @@ def _reciprocal(e: Any, x: Any) -> Any:
     return e.pair(upper / size, -lower / size)
 
 
+_LARGEST = {8: 700.0, 4: 85.0}  # by the bytes of a part: exponentials of these do not overflow
+_FAR = 1e5  # angles up to here
+
+
+def _usual(e: Any, exponent: Any, angle: Any) -> Any:
+    """Where no part overflows or is at a special value."""
+    return (e.intrinsic("fabs", exponent) < _LARGEST[exponent.dtype.itemsize]) & (e.intrinsic("fabs", angle) < _FAR)
+
+
+def _circular(name: str, exponent: int, parts: Callable[..., tuple[Any, Any]]) -> Elementwise:
+    """A function made of circular functions of one part and exponentials of the other, by C's function elsewhere."""
+
+    def function(e: Any, x: Any) -> Any:
+        grown, angle = x.parts[exponent], x.parts[1 - exponent]
+        usual = _usual(e, grown, angle)
+        safe, turned = e.select(usual, grown, 0.0), e.select(usual, angle, 0.0)
+        return e.settled(usual, e.pair(*parts(e, safe, turned)), lambda: e.complex_outside(f"c:{name}", x))
+
+    return Elementwise(_complex, function, 60.0)
+
+
+def _exp(e: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    size = e.math("exp", x)
+    return size * e.math("cos", y), size * e.math("sin", y)
+
+
+def _sinh(e: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    return e.math("sinh", x) * e.math("cos", y), e.math("cosh", x) * e.math("sin", y)
+
+
+def _cosh(e: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    return e.math("cosh", x) * e.math("cos", y), e.math("sinh", x) * e.math("sin", y)
+
+
+def _sin(e: Any, y: Any, x: Any) -> tuple[Any, Any]:
+    return e.math("cosh", y) * e.math("sin", x), e.math("sinh", y) * e.math("cos", x)
+
+
+def _cos(e: Any, y: Any, x: Any) -> tuple[Any, Any]:
+    return e.math("cosh", y) * e.math("cos", x), -(e.math("sinh", y) * e.math("sin", x))
+
+
+exp, sinh, cosh = _circular("cexp", 0, _exp), _circular("csinh", 0, _sinh), _circular("ccosh", 0, _cosh)
+sin, cos = _circular("csin", 1, _sin), _circular("ccos", 1, _cos)
 real = Elementwise(code=lambda e, x: x if x.parts is None else x.parts[0], weight=0.0)
 imag = Elementwise(code=_imag, weight=0.0)
 conj = Elementwise(lambda x: x.dtype.kind in "fiuc", _conj, 1.0)

@@ -19,7 +19,7 @@ import numpy as np
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted, moving
 from functrace.errors import UnsupportedFunctionError
-from functrace.primitives import _fast, kinks
+from functrace.primitives import _fast, _lapack, _matrix_rewrites, kinks
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import diagonal, dot_general, matmul
 from functrace.primitives.elementwise import (
@@ -105,6 +105,7 @@ def _ties_impl(w: Any) -> Any:
 ties = matrix_function(
     "ties", _ties_impl, lambda w: ShapedArray((*w.shape, w.shape[-1]), np.dtype(bool)), nondifferentiable=True,
     cost=counted(lambda operands, outs: 3 * outs[0].size),
+    lower=_matrix_rewrites.ties,
 )
 negligible = matrix_function(
     "negligible",
@@ -112,6 +113,7 @@ negligible = matrix_function(
     lambda w: ShapedArray(w.shape, np.dtype(bool)),
     nondifferentiable=True,
     cost=counted(lambda operands, outs: 2 * outs[0].size),
+    lower=_matrix_rewrites.negligible,
 )
 
 
@@ -169,6 +171,7 @@ cholesky = matrix_function(
     jvp=_cholesky_jvp,
     sparsity=matrices(reads=lambda shape: _below(shape[0]) | _eye(shape[0])),
     cost=per_matrix(lambda n, _: n**3 / 3),
+    lower=_lapack.cholesky,
 )
 
 
@@ -196,6 +199,7 @@ qr = matrix_function(
     multiple=True,
     jvp=_qr_jvp,
     cost=per_matrix(lambda m, n: 4 * m * n * n - 4 * n**3 / 3),
+    lower=_lapack.qr,
 )
 
 
@@ -234,6 +238,7 @@ eigh = matrix_function(
     kink=kinks.spectrum("equal eigenvalues", np.linalg.eigvalsh),
     sparsity=matrices(reads=_triangle_read),
     cost=per_matrix(lambda n, _: 9 * n**3),
+    lower=_lapack.eigh,
 )
 
 
@@ -258,6 +263,7 @@ def _anchors_impl(v: Any) -> Any:
 anchors = matrix_function(
     "anchors", _anchors_impl, lambda v: ShapedArray(v.shape, np.dtype(bool)), nondifferentiable=True,
     cost=moving,
+    lower=_matrix_rewrites.anchors,
 )
 
 
@@ -279,7 +285,9 @@ def _eig_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 
 #: Eigenvalues and right eigenvectors of general matrices, always complex.
-eig = matrix_function("eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3))
+eig = matrix_function(
+    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3), lower=_lapack.eig
+)
 
 
 # singular values
@@ -338,4 +346,5 @@ svd = matrix_function(
     jvp=_svd_jvp,
     kink=kinks.spectrum("equal singular values", lambda a: np.linalg.svd(a, compute_uv=False)),
     cost=per_matrix(lambda m, n: 14 * max(m, n) * min(m, n) ** 2 + 8 * min(m, n) ** 3),
+    lower=_lapack.svd,
 )

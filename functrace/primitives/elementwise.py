@@ -347,7 +347,7 @@ power = elementwise(
 
 # exponentials and logarithms
 
-exp = elementwise("exp", np.exp, lambda x, out: out, flops=FUNCTION, lower=_codes.exp)
+exp = elementwise("exp", np.exp, lambda x, out: out, flops=FUNCTION, lower=(_codes.exp, _codes_complex.exp))
 exp2 = elementwise("exp2", np.exp2, lambda x, out: math.log(2) * out, flops=FUNCTION, lower=_codes.exp2)
 expm1 = elementwise("expm1", np.expm1, lambda x, out: out + 1, flops=FUNCTION, lower=_codes.expm1)
 log = elementwise("log", np.log, lambda x, out: 1 / x, flops=FUNCTION, formula="ln(x)", lower=_codes.log)
@@ -381,8 +381,8 @@ logaddexp2 = elementwise(
 
 # trigonometry and hyperbolics
 
-sin = elementwise("sin", np.sin, lambda x, out: cos(x), flops=FUNCTION, lower=_codes.sin)
-cos = elementwise("cos", np.cos, lambda x, out: -sin(x), flops=FUNCTION, lower=_codes.cos)
+sin = elementwise("sin", np.sin, lambda x, out: cos(x), flops=FUNCTION, lower=(_codes.sin, _codes_complex.sin))
+cos = elementwise("cos", np.cos, lambda x, out: -sin(x), flops=FUNCTION, lower=(_codes.cos, _codes_complex.cos))
 tan = elementwise("tan", np.tan, lambda x, out: 1 + out * out, flops=FUNCTION, lower=_codes.tan)
 arcsin = elementwise(
     "arcsin", np.arcsin, lambda x, out: 1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arcsin
@@ -391,8 +391,8 @@ arccos = elementwise(
     "arccos", np.arccos, lambda x, out: -1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arccos
 )
 arctan = elementwise("arctan", np.arctan, lambda x, out: 1 / (1 + x * x), flops=FUNCTION, lower=_codes.arctan)
-sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x), flops=FUNCTION, lower=_codes.sinh)
-cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x), flops=FUNCTION, lower=_codes.cosh)
+sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x), flops=FUNCTION, lower=(_codes.sinh, _codes_complex.sinh))
+cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x), flops=FUNCTION, lower=(_codes.cosh, _codes_complex.cosh))
 tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out, flops=FUNCTION, lower=_codes.tanh)
 arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1), flops=FUNCTION, lower=_codes.arcsinh)
 arccosh = elementwise(

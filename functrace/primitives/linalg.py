@@ -16,7 +16,7 @@ import numpy as np
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Rule, counted
-from functrace.primitives import _fast
+from functrace.primitives import _fast, _lapack, _matrix_rewrites
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import dot_general, matmul, permute
 from functrace.primitives.elementwise import complex_, conj, imag, mul, real, select, zero_of
@@ -176,6 +176,7 @@ solve = _solver(
     "solve", _solve_impl, lambda a: a, lambda params: params,
     sparsity=matrices(linear=(1,), columns=(1,)),
     cost=per_matrix(lambda n, _, k: 2 * n**3 / 3 + 2 * n * n * k),
+    lower=_lapack.solve,
 )
 
 
@@ -222,6 +223,7 @@ triangular_solve = _solver(
     lambda params: {"lower": not params["lower"], "unit": params["unit"]},
     sparsity=matrices(linear=(1,), columns=(1,), reads=lambda shape, *, lower, unit: _triangle(shape[0], lower, unit)),
     cost=per_matrix(lambda n, _, k: n * n * k),
+    lower=_lapack.triangular_solve,
 )
 
 
@@ -246,13 +248,16 @@ def _pinv_jvp(primals: list[Any], tangents: list[Any], *, rtol: float | None) ->
     return [out], [add(add(neg(matmul(matmul(out, a_dot), out)), range_part), null_part)]
 
 
-inv = matrix_function("inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3))
+inv = matrix_function(
+    "inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3), lower=_lapack.inv
+)
 pinv = matrix_function(
     "pinv",
     lambda a, *, rtol: np.linalg.pinv(a, rtol=rtol),
     lambda a, *, rtol: ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype),
     jvp=_pinv_jvp,
     cost=per_matrix(lambda m, n: 4 * m * m * n + 8 * m * n * n + 9 * n**3),
+    lower=_matrix_rewrites.pinv(_svd),
 )
 
 
@@ -335,7 +340,8 @@ def _adjugate_derivative_jvp(primals: list[Any], tangents: list[Any]) -> tuple[l
 
 
 det = matrix_function(
-    "det", np.linalg.det, _scalar_per_matrix, jvp=_det_jvp, cost=per_matrix(lambda n, _: 2 * n**3 / 3)
+    "det", np.linalg.det, _scalar_per_matrix, jvp=_det_jvp, cost=per_matrix(lambda n, _: 2 * n**3 / 3),
+    lower=_matrix_rewrites.det(lambda: slogdet),
 )
 adjugate = matrix_function(
     "adjugate",
@@ -343,6 +349,7 @@ adjugate = matrix_function(
     _same,
     jvp=lambda primals, tangents: ([adjugate(primals[0])], [adjugate_derivative(primals[0], tangents[0])]),
     cost=per_matrix(lambda n, _: 8 * n**3 / 3),
+    lower=_lapack.adjugate,
 )
 #: The derivative of the adjugate of its first operand along the second; the transpose is by symmetry of det''.
 adjugate_derivative = matrix_function(
@@ -353,6 +360,7 @@ adjugate_derivative = matrix_function(
     transpose=lambda bars, a, t: [None, swap(adjugate_derivative(a, swap(bars[0])))],
     sparsity=matrices(linear=(1,)),
     cost=per_matrix(lambda n, *_: 20 * n**3 / 3),
+    lower=_matrix_rewrites.adjugate_derivative(lambda: adjugate, lambda: det),
 )
 
 
@@ -373,6 +381,7 @@ slogdet = matrix_function(
     "slogdet", lambda a: list(np.linalg.slogdet(a)), _slogdet_aval, multiple=True, jvp=_slogdet_jvp,
     sparsity=matrices(none=lambda outs: () if outs[0].dtype.kind == "c" else (0,)),
     cost=per_matrix(lambda n, _: 2 * n**3 / 3),
+    lower=_lapack.slogdet,
 )
 
 

@@ -125,7 +125,7 @@ def _compress(
             values.append(atom.val)
         return var
 
-    body = [Eqn(e.primitive, [variable(a) for a in e.invars], e.outvars, e.params) for e in eqns]
+    body = [Eqn(e.primitive, [variable(a) for a in e.invars], e.outvars, e.params, e.source) for e in eqns]
     live: list[Atom] = [v for v in outvars if v is not None]
     closed = ClosedJaxpr(Jaxpr(constants, [*weights, *invars], body, live), values)
     found = iter(jacobian_structure(closed, [*(False for _ in weights), *(True for _ in invars)]))

@@ -627,8 +627,8 @@ COMBINATIONS: dict[str, Callable[[Emitter, Value, Value], Value]] = {
     "mul": lambda e, x, y: e.arithmetic("mul", x, y),
     "max": _nan_first(">="),
     "min": _nan_first("<="),
-    "fmax": _nan_last(">="),
-    "fmin": _nan_last("<="),
+    "fmax": _nan_last(">"),
+    "fmin": _nan_last("<"),
     "and": lambda e, x, y: e.bitwise("and", x, y),
     "or": lambda e, x, y: e.bitwise("or", x, y),
 }

@@ -57,6 +57,8 @@ class Context(Positions, LibraryCalls):
         self.single_threaded = False
         #: An estimate of the work, in operations on elements.
         self.work = 0.0
+        #: How often the library call is made that is emitted now.
+        self.repeats = 1
 
     def reserve(self, size: int) -> int:
         """So many bytes of the workspace."""
@@ -67,7 +69,7 @@ class Context(Positions, LibraryCalls):
     def array(self, shape: tuple[int, ...], dtype: np.dtype) -> Buffer:
         """A new array in the workspace, for good."""
         buffer = Buffer(self.e.fresh("buf"), shape, dtype)
-        self.bind(buffer.pointer, self.reserve(buffer.size * dtype.itemsize))
+        self.bind(buffer.pointer, self.reserve(max(buffer.size, 1) * dtype.itemsize))
         return buffer
 
     def bind(self, pointer: str, offset: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["LibraryCalls", "with_threads"]
 
 _ALL, _ONE = "  ; the threads of BLAS: all", "  ; the threads of BLAS: one"
+_PER_OPERATION = 10.0  # floating-point operations that BLAS does while other code works on one element
 _LETTERS = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}
 
 
@@ -36,6 +38,10 @@ class LibraryCalls:
             pointer = self.e.offset(pointer, step, buffer.dtype)
         return pointer
 
+    def corner(self: Context, buffer: Buffer, rows: int, columns: int) -> Buffer:
+        """The first rows and columns of a matrix."""
+        return Buffer(buffer.pointer, (rows, columns), buffer.dtype, buffer.strides, buffer.offset)
+
     def over(self: Context, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
         """Loops over positions; the body is emitted once."""
 
@@ -48,7 +54,10 @@ class LibraryCalls:
                 self.e.counted(extents[len(positions)], lambda i: level([*positions, i]))
 
         if 0 not in extents:
+            times = math.prod(extents)
+            self.repeats *= times
             level([])
+            self.repeats //= times
 
     def blas(self: Context, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0) -> None:
         """A call of a routine of BLAS or LAPACK without its letter for the type.
@@ -80,11 +89,42 @@ class LibraryCalls:
         # Fortran takes the lengths of letters after all arguments.
         listed = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
         call = f"call void {e.symbol(f'blas:{routine}')}({listed})"
+        self.work += flops / _PER_OPERATION * self.repeats
         if flops < blas_threads.SMALL:
             self.single_threaded |= flops > blas_threads.TINY
             e.line(call)
         else:
             self.threaded(lambda: e.line(call))
+
+    def integers(self: Context, count: int) -> Buffer:
+        """A new array of the integers of BLAS."""
+        return self.array((count,), np.dtype(f"int{symbols.blas('dgetrf')[1]}"))
+
+    def workspaces(self: Context, name: str, dtype: np.dtype, *arguments: Any) -> list[Buffer]:
+        """New arrays for a routine of LAPACK to work in, as large as it says that is best.
+
+        Args:
+            name: without its letter for the type.
+            dtype: gives the letter.
+            arguments: in order: letters and integers; for workspaces their dtype, for their lengths -1; None for other
+                arrays. An integer workspace has the dtype int64.
+        """
+        sizes = symbols.lapack_workspaces(_LETTERS[dtype.name] + name, *arguments)
+        kinds = [a for a in arguments if isinstance(a, np.dtype)]
+        return [
+            self.integers(size) if kind.kind == "i" else self.array((size,), kind)
+            for kind, size in zip(kinds, sizes, strict=True)
+        ]
+
+    def expect_zero(self: Context, info: Buffer) -> None:
+        """Where a routine of LAPACK says that it failed, the code declines: NumPy says what is wrong."""
+        e = self.e
+        e.refuse(e.load(info.pointer, info.dtype) != 0)
+
+    def fill_bytes(self: Context, pointer: str, count: int | str) -> None:
+        """Sets bytes, a number or a register, to zero."""
+        self.e.declare("void @llvm.memset.p0.i64(ptr, i8, i64, i1 immarg)")
+        self.e.line(f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {count}, i1 false)")
 
     def threaded(self: Context, emit: Callable[[], None]) -> None:
         """Code that BLAS may use all its threads in."""

@@ -20,6 +20,7 @@ from functrace.backend.compiler.nodes import Node
 
 __all__ = ["ReduceSink", "ScanSink", "StoreSink", "emit_nest"]
 
+_FUNCTION = 20.0  # the weight from which on an operation is a call
 _GATHERED = 1.5  # what an element that is gathered costs, in vector operations
 _LONG = 10  # operations in the loop, from which on several vectors at a time hide each other's latency
 _MOST_LANES = 64
@@ -144,8 +145,9 @@ class _Nest:
         extent = self.extents[-1]
         while lanes // 2 >= extent and lanes > 1:
             lanes //= 2
-        operations = sum(n.kind == "apply" for n in vectors)
-        if operations >= _LONG:
+        operations = [n for n in vectors if n.kind == "apply"]
+        # Around calls of functions all registers are written to memory: there one vector at a time is enough.
+        if len(operations) >= _LONG and all(n.weight < _FUNCTION for n in operations):
             for _ in range(2):
                 if extent >= 4 * lanes and 2 * lanes <= _MOST_LANES:
                     lanes *= 2

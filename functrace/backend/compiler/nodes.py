@@ -38,11 +38,13 @@ class Node:
     on which it depends.
     """
 
-    __slots__ = ("args", "axes", "data", "dtype", "kind", "made", "vectors")
+    __slots__ = ("args", "axes", "data", "dtype", "kind", "made", "vectors", "weight")
 
     def __init__(self, kind: str, dtype: np.dtype, axes: int, data: Any, args: tuple[Node, ...] = ()) -> None:
         self.kind, self.dtype, self.axes, self.data, self.args = kind, dtype, axes, data, args
         self.made: Value | None = None
+        #: The price of an operation in additions.
+        self.weight = 1.0
         self.vectors: dict[tuple[int, int], Value] = {}
 
     # A position that is computed, as an index: the arithmetic that indices know.
@@ -266,7 +268,9 @@ class Reader:
                 for a in eqn.invars
             ]
             code = _in_single(lowering.code, aval.dtype) if any(a.dtype == _HALF for a in args) else lowering.code
-            return self.apply(code, *args, dtype=aval.dtype, params=eqn.params)
+            node = self.apply(code, *args, dtype=aval.dtype, params=eqn.params)
+            node.weight = lowering.weight
+            return node
         if isinstance(lowering, Indexed):
             try:
                 return lowering.read(self, index, *eqn.invars, **eqn.params)

@@ -68,9 +68,9 @@ class Outside:
         last = self.block
         self.line(f"br label %{end}")
         self.label(end)
-        return self.op(
-            f"phi {value.type} [{value.name}, %{before}], [{other.name}, %{last}]", value.dtype, value.lanes
-        )
+        found = self.blank(value.dtype, value.lanes, self.fresh())
+        self.lines += self.phi(found, [(value, before), (other, last)])
+        return found
 
     def repeated(self: Emitter, state: list[Value], step: Callable[[list[Value]], tuple[list[Value], Value]]) -> list[Value]:
         """Steps until no lane goes on: `step` gives the new state, and where to go on. At least one step is made."""

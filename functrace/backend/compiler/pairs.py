@@ -73,6 +73,20 @@ class Pairs:
             self.select(nothing, self.plain("div", b, size_c), im),
         )
 
+    def complex_outside(self: Emitter, name: str, x: Value) -> Value:
+        """A function of C's of a complex double, called for every lane."""
+        double = np.dtype(np.float64)
+        pointer = self.symbol(name)
+        re, im = (self.convert(part, double) for part in x.parts)
+        found = []
+        for k in range(x.lanes):
+            a, b = (re, im) if x.lanes == 1 else (self.lane(re, k), self.lane(im, k))
+            both = self.index(f"call {{ double, double }} {pointer}(double {a.name}, double {b.name})")
+            found.append(
+                self.pair(*[self.op(f"extractvalue {{ double, double }} {both}, {k}", double) for k in (0, 1)])
+            )
+        return self.convert(found[0] if x.lanes == 1 else self.vector(found), x.dtype)
+
     # memory
 
     def _interleaved(self: Emitter, mask: str | None, lanes: int) -> str | None:

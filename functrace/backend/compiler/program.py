@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from functrace.backend import llvm, symbols
+from functrace.backend.compiler.chunks import CHUNK, VERY_LONG
 from functrace.backend.compiler.emit import Emitter
 from functrace.backend.compiler.execute import Context, emit_program
 from functrace.backend.compiler.inline import prepare
@@ -35,6 +36,7 @@ class Module:
         workspace: bytes.
         uses_python: whether it calls Python, so that it must hold the interpreter's lock.
         report: the steps, in order.
+        opt: how hard the code generator is to try, 0 to 3.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Module:
     uses_python: bool
     work: float
     report: list[Any] = field(default_factory=list)
+    opt: int = 2
 
 
 @dataclass
@@ -105,6 +108,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         tail = [*leave, "  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
     if context.uses_python:
         tail += ["failed:", *leave, "  ret i64 1"]
+    quick = len(context.chunks) * CHUNK >= VERY_LONG
     parts = [
         f"@table = internal global [{max(len(e.symbols), 1)} x ptr] zeroinitializer",
         *e.globals,
@@ -112,13 +116,14 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         "define ptr @table_address() #0 {",
         "  ret ptr @table",
         "}",
-        *[line for chunk in context.chunks for line in chunk.text(max(len(e.symbols), 1))],
+        *[line for chunk in context.chunks for line in chunk.text(max(len(e.symbols), 1), "#1" if quick else "#0")],
         *head,
         *context.prologue,
         *e.lines,
         *tail,
         "}",
         f"attributes #0 = {{ {llvm.attributes(target)} }}",
+        f"attributes #1 = {{ {llvm.attributes(target)} noinline optnone }}",
     ]
     return Module(
         "\n".join(parts) + "\n",
@@ -128,6 +133,8 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         context.uses_python,
         context.work,
         context.report,
+        # Loops and calls beside the long line deserve full effort; a line that is all there is does without.
+        0 if quick and not context.report else 2,
     )
 
 
