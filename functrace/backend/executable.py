@@ -66,7 +66,7 @@ class Executable:
                 target = llvm.target()
                 self.module = compile_module(self.jaxpr, len(self.constants), target)
                 code = disk_cache.object_code(
-                    "program", target, lambda: self._text(), self._text(), symbols.blas_convention()
+                    "program", target, lambda: self._text(), self._text(), symbols.blas_convention(), opt=self.module.opt
                 )
                 self.kernel = load_module(self.module, code, self.constants, target)
         except (Unsupported, DTypeError) as refusal:

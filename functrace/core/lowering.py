@@ -101,11 +101,13 @@ class Call(Lowering):
     Args:
         views: whether operands may be strided views (else they are C contiguous).
         any_order: whether the output's axes may lie in memory in another order.
+        fused: lowerings to prefer, if one suits, when the largest operand is computed element by element for this alone.
     """
 
     emit: Callable[..., Any] = None  # type: ignore[assignment]
     views: bool = False
     any_order: bool = False
+    fused: tuple[Lowering, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -142,7 +142,7 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = np._
         rcond = 1e-15 if rtol is np._NoValue else rtol
     if hermitian:
         x = d.hermitian(x)
-    return p.pinv(x, rtol=None if rcond is None else number(rcond, "rtol"))
+    return d.pinv(x, rtol=None if rcond is None else number(rcond, "rtol"))
 
 
 @implements(np.linalg.tensorsolve)
@@ -196,7 +196,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> Any:
     rtol = machine if rtol < 0 else rtol
     vector = len(y.shape) == 1
     y = reshape(y, shape=(rows, 1)) if vector else y
-    out = matrix_product(p.pinv(x, rtol=rtol), y)
+    out = matrix_product(d.pinv(x, rtol=rtol), y)
     s = svdvals(x)
     count = rank_of(s, None, rtol)
     if rows > columns:

@@ -78,7 +78,15 @@ class _Second:
 
 
 class EagerEvaluation(Evaluation):
-    """The programs of a problem, run by tracing each time."""
+    """The programs of a problem, run by tracing each time.
+
+    Args:
+        both: function of (x, *parameters) that gives [objective, constraints].
+        size, count: numbers of variables and of constraints.
+    """
+
+    def __init__(self, both: Callable[..., Any], size: int, count: int) -> None:
+        self.both, self.size, self.count = both, size, count
 
     def jacobian_product(self, at: Iterate, v: np.ndarray) -> np.ndarray:
         return jvp(lambda x: self.both(x, *at.params)[1], (at.x,), (v,))[1]

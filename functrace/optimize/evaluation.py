@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from functrace.core.types import ShapedArray
+from functrace import tree
+from functrace.core.ir import ClosedJaxpr
 from functrace.optimize.iterate import Iterate
-from functrace.optimize.programs import Both, FirstOrder, SecondOrder, lagrangian_of, weights
+from functrace.optimize.programs import FirstOrder, SecondOrder, constraints_of, lagrangian_of
 from functrace.optimize.sweeps import plan_of, swept
-from functrace.sparse import Choice, Structure, hessian, jacobian
+from functrace.sparse import Choice, Pattern, Structure
+from functrace.sparse._programs import FlatProgram, evaluating
+from functrace.sparse.hessian import prepare_hessian
+from functrace.sparse.jacobian import prepare_jacobian
 
 __all__ = ["Evaluation"]
 
@@ -22,59 +26,68 @@ class Plan(NamedTuple):
 
     Attributes:
         structure: where its nonzeros stand, of a Hessian those of the lower triangle.
-        choice: how the values are computed.
+        choice: how the values are computed, or what tells.
         values: (iterate), or (iterate, lam, sigma) -> the values in the order of the structure.
+        explained: gives the pattern, which can tell why an entry is nonzero.
     """
 
     structure: Structure
-    choice: Choice
+    choice: Choice | Callable[[], Choice]
     values: Callable[..., np.ndarray]
+    explained: Callable[[], Pattern] | None = None
 
 
 class Evaluation:
     """The programs of a problem.
 
     Args:
-        both: function of (x, *parameters) that gives [objective, constraints].
-        avals: the types of these arguments.
+        program: (x, *parameters) -> objective, constraints.
         count: number of constraints.
     """
 
-    def __init__(self, both: Both, avals: Sequence[ShapedArray], count: int) -> None:
-        self.both, self.avals, self.count = both, avals, count
-        self.size = avals[0].size
-        #: Of (x, lam, sigma, *parameters).
-        self.types = [avals[0], *weights(count), *avals[1:]]
+    def __init__(self, program: ClosedJaxpr, count: int) -> None:
+        self.program, self.count = program, count
         self._guarded: Callable[..., np.ndarray] | None = None
 
     @cached_property
     def first(self) -> Any:
-        return FirstOrder(self.both, self.avals)
+        return FirstOrder(self.program)
+
+    @cached_property
+    def lagrangian(self) -> ClosedJaxpr:
+        return lagrangian_of(self.program)
+
+    @cached_property
+    def guarded_lagrangian(self) -> ClosedJaxpr:
+        return lagrangian_of(self.program, guarded=True)
 
     @cached_property
     def second(self) -> Any:
-        return SecondOrder(self.both, self.avals, self.count)
+        return SecondOrder(self.lagrangian)
 
     @cached_property
     def guarded(self) -> Any:
         """The second order with terms of weight zero taken out."""
-        return SecondOrder(self.both, self.avals, self.count, guarded=True)
+        return SecondOrder(self.guarded_lagrangian)
 
     @cached_property
     def jacobian_plan(self) -> Plan:
-        prepared = jacobian(lambda *values: self.both(*values)[1]).prepare(*self.avals)
-        structure, choice = prepared.structure, prepared.choice
+        with evaluating():
+            prepared = prepare_jacobian(_flat(constraints_of(self.program)))
+        structure = prepared.structure
         run = None
         if prepared.coloring is not None:
             run = swept(self.first.constraints, plan_of(structure, prepared.coloring))
         if run is not None:
-            return Plan(structure, choice, lambda at: run(*at.first[2:]))
-        return Plan(structure, choice, lambda at: prepared.values(at.x, *at.params))
+            return Plan(structure, lambda: prepared.choice, lambda at: run(*at.first[2:]), lambda: prepared.pattern)
+        values = prepared.values
+        return Plan(structure, lambda: prepared.choice, lambda at: values(at.x, *at.params), lambda: prepared.pattern)
 
     @cached_property
     def hessian_plan(self) -> Plan:
-        prepared = hessian(lagrangian_of(self.both)).prepare(*self.types)
-        structure, choice = prepared.structure, prepared.choice
+        with evaluating():
+            prepared = prepare_hessian(_flat(self.lagrangian))
+        structure = prepared.structure
         run = None
         if prepared.coloring is not None:
             run = swept(self.second.hessian, plan_of(structure, prepared.coloring))
@@ -88,13 +101,14 @@ class Evaluation:
                 found = self._guarded_values(structure)(at.x, lam, np.float64(sigma), *at.params)
             return found
 
-        return Plan(structure, choice, values)
+        return Plan(structure, lambda: prepared.choice, values, lambda: prepared.pattern)
 
     def _guarded_values(self, structure: Structure) -> Callable[..., np.ndarray]:
         """The values of the same structure with terms of weight zero taken out."""
         if self._guarded is None:
-            function = lagrangian_of(self.both, guarded=True)
-            self._guarded = hessian(function, method="coloring", pattern=structure).prepare(*self.types).values
+            with evaluating():
+                found = prepare_hessian(_flat(self.guarded_lagrangian), "coloring", pattern=structure)
+            self._guarded = found.values
         return self._guarded
 
     def jacobian(self, at: Iterate) -> np.ndarray:
@@ -119,6 +133,11 @@ class Evaluation:
             residuals = self.guarded.values(at.x, lam, np.float64(sigma), *at.params)[1:]
             values = self.guarded.hessian.push(*residuals, v)
         return values
+
+
+def _flat(program: ClosedJaxpr) -> FlatProgram:
+    """A program of vectors and parameters, to be differentiated by the first of them."""
+    return FlatProgram(program, tree.structure(tuple(program.in_avals)), 1)
 
 
 def needs_guard(values: np.ndarray, lam: np.ndarray, sigma: float) -> bool:

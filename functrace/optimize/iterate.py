@@ -75,19 +75,21 @@ class Iterate:
     def second(self, lam: np.ndarray, sigma: float) -> list[Any]:
         """Gradient of the Lagrangian, and the residuals of its linearisation."""
         key = lam.tobytes() + np.float64(sigma).tobytes()
-        if self._second is None or self._second[0] != key:
+        last = self._second  # read once: another thread may be here with other multipliers
+        if last is None or last[0] != key:
             with np.errstate(all="ignore"):
                 found = self.programs.second.values(self.x, lam, np.float64(sigma), *self.params)
-            self._second = key, found
-        return self._second[1]
+            self._second = last = key, found
+        return last[1]
 
     def hessian_values(self, lam: np.ndarray, sigma: float) -> np.ndarray:
         """The lower triangle of the Hessian of the Lagrangian in the order of its structure."""
         key = lam.tobytes() + np.float64(sigma).tobytes()
-        if self._hessian is None or self._hessian[0] != key:
+        last = self._hessian
+        if last is None or last[0] != key:
             with np.errstate(all="ignore"):
-                self._hessian = key, self.programs.hessian(self, lam, sigma)
-        return self._hessian[1]
+                self._hessian = last = key, self.programs.hessian(self, lam, sigma)
+        return last[1]
 
 
 def _same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -9,15 +9,18 @@ import numpy as np
 
 from functrace import numpy as fnp
 from functrace import tree
+from functrace.core.ir import ClosedJaxpr, eval_jaxpr
+from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.errors import InputError, NonScalarOutputError, ShapeError, WrongStructureError
+from functrace.errors import ArgumentError, InputError, NonScalarOutputError, ShapeError, WrongStructureError
+from functrace.interpreters.staging import stage
 from functrace.optimize.constraints import as_constraints, bounds_of_variables, spread_bounds
 from functrace.optimize.eager import EagerEvaluation
 from functrace.optimize.evaluation import Evaluation
 from functrace.optimize.iterate import Iterate
 from functrace.optimize.structure import DerivativeStructure
-from functrace.optimize.variables import Parameters, Variables
-from functrace.transforms import eval_shape
+from functrace.optimize.variables import Parameters, Variables, real_vector
+from functrace.transforms._flatten import call, owned
 from functrace.util import user_line
 
 __all__ = ["Problem"]
@@ -91,45 +94,61 @@ class Problem:
         self.lower, self.upper = bounds_of_variables(bounds, self.variables.structure, self.variables.shapes)
         self.constraint_list, self.container = as_constraints(constraints, self.parameters.given)
         self.jit = jit
-        self._check_objective()
-        self._read_constraints()
+        self._types = [ShapedArray((self.size,), np.dtype(float)), *self.parameters.avals]
+        #: (x, *parameters) -> objective, constraints; recorded once, and all that is derived comes from it.
+        self.program: ClosedJaxpr | None = None
+        if jit:
+            self.program = stage(lambda *values: self._run(*values, read=True), self._types, name="optimize.Problem")
+            if any(isinstance(c, Tracer) for c in self.program.consts):
+                raise ArgumentError(
+                    "the functions of a problem close over a value that another transformation is tracing",
+                    where=user_line(),
+                    got=", ".join(c.describe() for c in self.program.consts if isinstance(c, Tracer)),
+                    remedy="make the problem outside, with this value among its params, and differentiate "
+                    "optimize.argmin(problem) by them",
+                )
+        else:
+            with np.errstate(all="ignore"):
+                self._run(self.x0, *self.parameters.leaves, read=True)
         self._last: Iterate | None = None
 
-    def _argument_types(self) -> tuple[Any, ...]:
-        """Stand-ins for x and params, for `eval_shape`; values where the functions must run on values."""
-        if self.jit:
-            x = tree.unflatten(self.variables.structure, self.variables.avals)
-            return x, *self.parameters.arguments(self.parameters.avals)
-        return self.variables.unravel(self.x0), *self.parameters.arguments(self.parameters.leaves)
-
-    def _types(self, fun: Any) -> Any:
-        if self.jit:
-            return eval_shape(fun, *self._argument_types())
-        with np.errstate(all="ignore"):
-            return tree.map(lambda leaf: aval_of(canonicalize(leaf)), fun(*self._argument_types()))
-
-    def _check_objective(self) -> None:
-        if self.objective_function is None:
-            return
-        found = self._types(self.objective_function)
-        if not isinstance(found, ShapedArray) or found.shape != () or found.dtype.kind not in "fiub":
+    def _check_objective(self, value: Any) -> None:
+        types = tree.map(lambda leaf: aval_of(canonicalize(leaf)), value)
+        if not isinstance(types, ShapedArray) or types.shape != () or types.dtype.kind not in "fiub":
             raise NonScalarOutputError(
                 "the objective of a problem must give one real number",
                 where=user_line(),
-                got=str(found),
+                got=str(types),
                 remedy="reduce it, for instance with .sum(); bound what is a vector as a constraint",
             )
 
-    def _read_constraints(self) -> None:
-        """Sizes, structures and bounds of the constraints."""
+    def _read_constraints(self, values: list[Any]) -> None:
+        """Sizes, structures and bounds of the constraints.
+
+        Args:
+            values: what the functions gave, one tree each.
+        """
         self.constraint_shapes: list[list[tuple[int, ...]]] = []
         self.constraint_trees: list[tree.TreeDef] = []
         lows, highs = [np.zeros(0)], [np.zeros(0)]
-        for index, constraint in enumerate(self.constraint_list):
-            avals, structure = tree.flatten(self._types(constraint.fun))
+        for index, (constraint, value) in enumerate(zip(self.constraint_list, values, strict=True)):
+            leaves, structure = tree.flatten(value)
+            avals = [aval_of(canonicalize(owned(leaf))) for leaf in leaves]
+            if value is None:
+                raise InputError(
+                    f"constraint {index} gives nothing",
+                    where=user_line(),
+                    got="None",
+                    remedy="return the array that is to lie between the bounds",
+                )
             for aval in avals:
                 if aval.dtype.kind not in "fiub":
-                    raise InputError(f"constraint {index} must give real numbers", where=user_line(), got=str(aval))
+                    raise InputError(
+                        f"constraint {index} must give real numbers",
+                        where=user_line(),
+                        got=str(aval),
+                        remedy="bound real and imaginary parts, or the modulus",
+                    )
             shapes = [a.shape for a in avals]
             what = "the constraints" if len(self.constraint_list) == 1 else f"constraint {index}"
             low, high = spread_bounds(constraint.lower, constraint.upper, structure, shapes, what)
@@ -144,15 +163,32 @@ class Problem:
 
     def both(self, x: Any, *params: Any) -> list[Any]:
         """Objective and constraints of a vector and of the parameters' leaves; traceable."""
-        arguments = (self.variables.unravel(x), *self.parameters.arguments(params))
-        value = 0.0 if self.objective_function is None else self.objective_function(*arguments)
-        parts = [leaf for c in self.constraint_list for leaf in tree.leaves(c.fun(*arguments))]
-        return [_as_float(value), fnp.concatenate([_as_float(fnp.ravel(p)) for p in parts]) if parts else np.zeros(0)]
+        if self.program is None:
+            return self._run(x, *params)
+        return eval_jaxpr(self.program.jaxpr, self.program.consts, x, *params)
+
+    def _run(self, x: Any, *params: Any, read: bool = False) -> list[Any]:
+        """Objective and constraints by the user's functions; with `read`, what these are is checked and noted."""
+
+        def arguments() -> tuple[Any, ...]:  # new containers for each function
+            return self.variables.unravel(x), *self.parameters.arguments(params)
+
+        value = 0.0 if self.objective_function is None else call(self.objective_function, arguments(), {})
+        if read:
+            self._check_objective(value)
+        trees = [call(c.fun, arguments(), {}) for c in self.constraint_list]
+        if read:
+            self._read_constraints(trees)
+        parts = [_as_float(fnp.ravel(canonicalize(owned(leaf)))) for found in trees for leaf in tree.leaves(found)]
+        if len(parts) == 1:
+            return [_as_float(owned(value)), parts[0]]
+        return [_as_float(owned(value)), fnp.concatenate(parts) if parts else np.zeros(0)]
 
     @cached_property
     def evaluation(self) -> Any:
-        avals = [ShapedArray((self.size,), np.dtype(float)), *self.parameters.avals]
-        return (Evaluation if self.jit else EagerEvaluation)(self.both, avals, self.count)
+        if self.program is None:
+            return EagerEvaluation(self.both, self.size, self.count)
+        return Evaluation(self.program, self.count)
 
     def at(self, x: Any, params: Any = None) -> Iterate:
         """The iterate at x, the last one if it is at the same point."""
@@ -195,7 +231,7 @@ class Problem:
         """The gradient in x of sigma f(x) + lam . c(x), a vector of `size`."""
         at = self.at(x, params)
         with np.errstate(all="ignore"):
-            return self.evaluation.gradient_of_lagrangian(at, self.multipliers(lam), float(sigma)).copy()
+            return self.evaluation.gradient_of_lagrangian(at, self.multipliers(lam), _weight(sigma)).copy()
 
     def lagrangian_hessian(
         self, x: Any, lam: Any = None, sigma: float = 1.0, params: Any = None, *, dense: bool = False
@@ -214,7 +250,7 @@ class Problem:
         Raises:
             ShapeError: not one multiplier per constraint.
         """
-        values = self.at(x, params).hessian_values(self.multipliers(lam), float(sigma))
+        values = self.at(x, params).hessian_values(self.multipliers(lam), _weight(sigma))
         structure = self.hessian_structure
         return structure.to_dense(values) if dense else structure.to_csc(values)
 
@@ -225,7 +261,7 @@ class Problem:
         direction = self.variables.vector(v, "v")
         at = self.at(x, params)
         with np.errstate(all="ignore"):
-            return self.evaluation.hvp(at, self.multipliers(lam), float(sigma), direction)
+            return self.evaluation.hvp(at, self.multipliers(lam), _weight(sigma), direction)
 
     def check(self, x: Any = None, params: Any = None, *, seed: int = 0, rtol: float = 1e-8) -> None:
         """Compare the sparse matrices along a random direction with products that are computed without them.
@@ -256,19 +292,19 @@ class Problem:
     def jacobian_structure(self) -> DerivativeStructure:
         """Places of the Jacobian's nonzeros; `values(x, params=None, out=None)`."""
         plan = self.evaluation.jacobian_plan
-        return DerivativeStructure(plan.structure, plan.choice, self._jacobian_values)
+        return DerivativeStructure(plan.structure, plan.choice, self._jacobian_values, plan.explained)
 
     @cached_property
     def hessian_structure(self) -> DerivativeStructure:
         """Places in the Hessian's lower triangle; `values(x, lam, sigma=1.0, params=None, out=None)`."""
         plan = self.evaluation.hessian_plan
-        return DerivativeStructure(plan.structure, plan.choice, self._hessian_values)
+        return DerivativeStructure(plan.structure, plan.choice, self._hessian_values, plan.explained)
 
     def _jacobian_values(self, x: Any, params: Any = None) -> np.ndarray:
         return self.at(x, params).jacobian_values
 
     def _hessian_values(self, x: Any, lam: Any = None, sigma: float = 1.0, params: Any = None) -> np.ndarray:
-        return self.at(x, params).hessian_values(self.multipliers(lam), float(sigma))
+        return self.at(x, params).hessian_values(self.multipliers(lam), _weight(sigma))
 
     # Between trees and vectors.
 
@@ -295,7 +331,7 @@ class Problem:
                 got=f"{sum(int(np.size(v)) for v in tree.leaves(lam))} multipliers for {self.count} constraints",
                 remedy="give a vector with one multiplier per constraint, or a tree like the constraints' outputs",
             )
-        return np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in leaves])
+        return np.concatenate([np.ravel(real_vector(leaf, "the multipliers")) for leaf in leaves])
 
     def multiplier_tree(self, lam: np.ndarray) -> Any:
         """A vector of `count` as a tree: the container of the constraints, in it trees like their outputs."""
@@ -374,6 +410,26 @@ def _require_same(what: str, sparse: np.ndarray, direct: np.ndarray, rtol: float
 def _as_float(value: Any) -> Any:
     value = canonicalize(value)
     return value if value.dtype == np.float64 else fnp.asarray(value, dtype=float)
+
+
+def _weight(sigma: Any) -> float:
+    """The weight of the objective.
+
+    Raises:
+        ShapeError: it is more than one number.
+        InputError: it is no real number.
+    """
+    if type(sigma) is float:
+        return sigma
+    value = real_vector(sigma, "sigma")
+    if value.size != 1:
+        raise ShapeError(
+            "sigma, the weight of the objective, is one number",
+            where=user_line(),
+            got=f"shape {value.shape}",
+            remedy="give one number; multipliers of the constraints are lam",
+        )
+    return float(value.reshape(()))
 
 
 def _is_vector(value: Any, length: int) -> bool:

@@ -19,20 +19,17 @@ from functrace import numpy as fnp
 from functrace.backend.executable import Executable, compilation_disabled
 from functrace.control.call import simplified
 from functrace.core.evaluate import python_function
-from functrace.core.ir import Atom, ClosedJaxpr, Jaxpr, hoist_constants, live_eqns
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eliminate_dead_code, eval_jaxpr, hoist_constants, live_eqns
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
 from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr
 from functrace.interpreters.staging import stage
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.optimize.lagrangian import weighted
+from functrace.sparse._element_steps import Steps
 from functrace.transforms import grad
 
-__all__ = ["Compiled", "FirstOrder", "Linear", "SecondOrder", "lagrangian_of", "weights"]
-
-#: A function of (x, *parameters) that gives [objective, constraints].
-Both = Callable[..., list[Any]]
-
+__all__ = ["Compiled", "FirstOrder", "Linear", "SecondOrder", "constraints_of", "lagrangian_of", "weights"]
 
 #: What the compiler takes per equation, about. NumPy calls may take as long before it is asked: then the solve is a
 #: long one, and what was spent so far is no more than the price (as with rented skis).
@@ -48,11 +45,11 @@ class Compiled:
 
     def __init__(self, closed: ClosedJaxpr) -> None:
         self._jaxpr, self._constants = hoist_constants(closed)
-        self._by_numpy = python_function(simplified(self._jaxpr))
+        self._by_numpy: Callable[[Sequence[Any]], Sequence[Any]] = Steps(closed)
         self._executable: Executable | None = None
         self._spent = 0.0
         self._worth = _SECONDS_PER_EQUATION * len(closed.eqns)
-        self._ordered = compilation_disabled()
+        self._ordered = False
 
     def __call__(self, *values: Any) -> Sequence[Any]:
         """The outputs for plain values; they may be read-only, and share memory with these."""
@@ -61,14 +58,22 @@ class Compiled:
         start = time.thread_time()  # of this thread: what others do must not decide
         token = set_trace(EVAL)
         try:
-            outs = self._by_numpy(*self._constants, *values)
+            outs = self._by_numpy(values)
         finally:
             reset_trace(token)
         self._spent += time.thread_time() - start
         if not self._ordered and self._spent > self._worth:
             self._ordered = True
-            threading.Thread(target=self.compile, name="functrace-optimize").start()
+            if compilation_disabled():
+                self._simplify()
+            else:
+                threading.Thread(target=self.compile, name="functrace-optimize").start()
         return outs
+
+    def _simplify(self) -> None:
+        """Take the time for the quicker form of calling NumPy."""
+        function, constants = python_function(simplified(self._jaxpr)), self._constants
+        self._by_numpy = lambda values: function(*constants, *values)
 
     def compile(self) -> None:
         """Make the machine code now."""
@@ -125,33 +130,48 @@ def weights(count: int) -> list[ShapedArray]:
     return [ShapedArray((count,), number), ShapedArray((), number)]
 
 
-def lagrangian_of(both: Both, guarded: bool = False) -> Callable[..., Any]:
-    """The Lagrangian, a function of (x, lam, sigma, *parameters).
+def lagrangian_of(both: ClosedJaxpr, guarded: bool = False) -> ClosedJaxpr:
+    """The program (x, lam, sigma, *parameters) -> the Lagrangian, whose equations keep the user's lines.
 
     Args:
+        both: the program (x, *parameters) -> objective, constraints.
         guarded: whether terms of weight zero are taken out, with what is infinite in them; costs time.
     """
 
-    def lagrangian(x: Any, lam: Any, sigma: Any, *params: Any) -> Any:
-        value, constraints = both(x, *params)
+    def weigh(value: Any, constraints: Any, lam: Any, sigma: Any) -> list[Any]:
         if guarded:
-            return weighted(value, constraints, lam, sigma)
-        return sigma * value + fnp.sum(lam * constraints)
+            return [weighted(value, constraints, lam, sigma)]
+        return [sigma * value + fnp.sum(lam * constraints)] if constraints.size else [sigma * value]
 
-    return lagrangian
+    ends = stage(weigh, [*both.out_avals, *weights(both.out_avals[1].size)])
+    jaxpr, end = both.jaxpr, ends.jaxpr
+    given: dict[Atom, Atom] = dict(zip(end.invars[:2], jaxpr.outvars, strict=True))
+    eqns = [
+        *jaxpr.eqns,
+        *(Eqn(e.primitive, [given.get(a, a) for a in e.invars], e.outvars, e.params) for e in end.eqns),
+    ]
+    invars: list[Var] = [jaxpr.invars[0], *end.invars[2:], *jaxpr.invars[1:]]
+    outvars = [given.get(a, a) for a in end.outvars]
+    whole = Jaxpr([*jaxpr.constvars, *end.constvars], invars, eqns, outvars)
+    return ClosedJaxpr(whole, [*both.consts, *ends.consts])
+
+
+def constraints_of(both: ClosedJaxpr) -> ClosedJaxpr:
+    """The program (x, *parameters) -> constraints."""
+    jaxpr = eliminate_dead_code(both.jaxpr, [False, True])
+    values = dict(zip(both.jaxpr.constvars, both.consts, strict=True))
+    return ClosedJaxpr(jaxpr, [values[v] for v in jaxpr.constvars])
 
 
 class FirstOrder:
     """Values and one linearisation of objective and constraints.
 
     Args:
-        both: function of (x, *parameters).
-        avals: the types of these.
+        closed: the program (x, *parameters) -> objective, constraints.
     """
 
-    def __init__(self, both: Both, avals: Sequence[ShapedArray]) -> None:
-        closed = stage(both, avals)
-        split = linearize_jaxpr(closed, [True, *(False for _ in avals[1:])])
+    def __init__(self, closed: ClosedJaxpr) -> None:
+        split = linearize_jaxpr(closed, [True, *(False for _ in closed.in_avals[1:])])
         #: (x, *parameters) -> objective, constraints, *residuals
         self.values = Compiled(split.primal)
         self.objective = Linear(split, 0)
@@ -162,16 +182,14 @@ class SecondOrder:
     """The gradient of the Lagrangian and one linearisation of it.
 
     Args:
-        both: function of (x, *parameters).
-        avals: the types of these.
-        count: number of constraints.
-        guarded: as in `lagrangian_of`.
+        lagrangian: the program (x, lam, sigma, *parameters) -> the Lagrangian.
     """
 
-    def __init__(self, both: Both, avals: Sequence[ShapedArray], count: int, guarded: bool = False) -> None:
-        lagrangian = lagrangian_of(both, guarded)
-        types = [avals[0], *weights(count), *avals[1:]]
-        gradient = stage(lambda *values: [grad(lagrangian)(*values)], types)
+    def __init__(self, lagrangian: ClosedJaxpr) -> None:
+        def function(*values: Any) -> Any:
+            return eval_jaxpr(lagrangian.jaxpr, lagrangian.consts, *values)[0]
+
+        gradient = stage(lambda *values: [grad(function)(*values)], lagrangian.in_avals)
         split = linearize_jaxpr(gradient, [True, *(False for _ in gradient.in_avals[1:])])
         #: (x, lam, sigma, *parameters) -> gradient of the Lagrangian, *residuals
         self.values = Compiled(split.primal)

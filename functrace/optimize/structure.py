@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from functrace.errors import ShapeError
 from functrace.sparse import Choice, Pattern, Structure
-from functrace.util import user_line
 
 __all__ = ["DerivativeStructure"]
 
@@ -19,8 +18,9 @@ class DerivativeStructure(Structure):
 
     Args:
         structure: the places; of a symmetric matrix those in its lower triangle.
-        choice: how the values are computed, and why.
+        choice: how the values are computed, and why, or what tells.
         compute: the arguments of `values` -> the values in that order.
+        explained: gives the pattern with the program that explains it.
 
     Example:
         >>> import numpy as np
@@ -35,16 +35,33 @@ class DerivativeStructure(Structure):
         array([0., 2.])
     """
 
-    def __init__(self, structure: Structure, choice: Choice, compute: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        structure: Structure,
+        choice: Choice | Callable[[], Choice],
+        compute: Callable[..., Any],
+        explained: Callable[[], Pattern] | None = None,
+    ) -> None:
         self.shape, self.symmetric = structure.shape, structure.symmetric
         self.starts, self.rows, self.cols = structure.starts, structure.rows, structure.cols  # frozen
-        self.choice, self._compute = choice, compute
+        self._choice, self._compute, self._explained = choice, compute, explained
 
-    @property
+    @cached_property
+    def choice(self) -> Choice:
+        """How the values are computed, and why."""
+        return self._choice() if callable(self._choice) else self._choice
+
+    @cached_property
     def pattern(self) -> Pattern:
-        """The places of the whole matrix as a `functrace.sparse.Pattern`, which prints and draws itself."""
+        """The places of the whole matrix as a `functrace.sparse.Pattern`, which prints, draws and explains itself."""
+        if self._explained is not None:
+            return self._explained()
         full = self.full[0]
         return Pattern(self.shape, full.rows, full.cols)
+
+    def why(self, row: int, col: int) -> tuple[str, ...]:
+        """The user's lines that make an entry nonzero; none if it is not in the structure."""
+        return self.pattern.why(row, col)
 
     def values(self, *args: Any, out: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
         """The values at a point.
@@ -57,17 +74,11 @@ class DerivativeStructure(Structure):
             Array of nnz floats; `out` if given.
 
         Raises:
-            ShapeError: `out` has another shape.
+            InputError, ShapeError: `out` is no array of floats, or has another shape.
         """
         values = self._compute(*args, **kwargs)
         if out is None:
             return np.array(values)
-        if out.shape != (self.nnz,):
-            raise ShapeError(
-                "out must hold one number per nonzero",
-                where=user_line(),
-                got=f"shape {out.shape} for {self.nnz} nonzeros",
-                remedy=f"give an array of shape ({self.nnz},)",
-            )
+        self.check_out(out)
         out[:] = values
         return out

@@ -8,13 +8,50 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
+from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.errors import ArgumentError, ShapeError
+from functrace.errors import ArgumentError, InputError, ShapeError
 from functrace.flatten_util import ravel_pytree
 from functrace.transforms._flatten import snapshot
 from functrace.util import user_line
 
-__all__ = ["Parameters", "Variables"]
+__all__ = ["Parameters", "Variables", "real_vector"]
+
+
+def real_vector(value: Any, what: str) -> np.ndarray:
+    """Real numbers as an array of float64.
+
+    Args:
+        what: their name, for messages.
+
+    Raises:
+        InputError: they are traced, complex, or no numbers.
+    """
+    if isinstance(value, Tracer):
+        raise InputError(
+            f"a problem is evaluated at numbers, and {what} is traced",
+            where=user_line(),
+            got=value.describe(),
+            remedy="differentiate the functions themselves, or optimize.lagrangian(f, c); for solutions as functions "
+            "of parameters there is optimize.argmin",
+        )
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "fiub":
+            return array.astype(float, copy=False)
+        if array.dtype == object:
+            if any(isinstance(v, Tracer) for v in array.flat):
+                return real_vector(next(v for v in array.flat if isinstance(v, Tracer)), what)
+            if not any(isinstance(v, (str, bytes, complex)) for v in array.flat):
+                return array.astype(float)
+    except (ValueError, TypeError):
+        pass
+    raise InputError(
+        f"{what} must be real numbers",
+        where=user_line(),
+        got=repr(value) if len(repr(value)) < 80 else type(value).__name__,
+        remedy="give an array of floats",
+    )
 
 
 def _as_start(x0: Any) -> Any:
@@ -94,10 +131,9 @@ class Variables:
         x = _as_start(x)
         try:
             leaves = self.structure.flatten_up_to(x)
-            arrays = [np.asarray(leaf, float) for leaf in leaves]
         except (ValueError, TypeError):
-            leaves = [x]
-            arrays = [np.asarray(x, float)] if tree.structure(x) == tree.structure(0) else []
+            leaves = [x] if tree.structure(x) == tree.structure(0) else []
+        arrays = [real_vector(leaf, what) for leaf in leaves]
         if len(arrays) == 1 and arrays[0].shape == (self.size,):
             return arrays[0].copy()
         if [a.shape for a in arrays] != self.shapes:

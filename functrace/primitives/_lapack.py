@@ -16,7 +16,7 @@ import numpy as np
 
 from functrace.core.lowering import Call
 
-__all__ = ["adjugate", "cholesky", "eig", "eigh", "inv", "qr", "slogdet", "solve", "svd", "triangular_solve"]
+__all__ = ["adjugate", "adjugate_derivative", "cholesky", "eig", "eigh", "inv", "qr", "slogdet", "solve", "svd", "triangular_solve"]
 
 _INDEX = np.dtype(np.int64)
 
@@ -178,34 +178,77 @@ def _norm(c: Any, matrix: Any) -> Any:
     return e.intrinsic("sqrt", total)
 
 
+def _scaled(c: Any, factor: Any, source: Any, goal: Any) -> None:
+    """factor times a contiguous matrix."""
+    e, dtype = c.e, source.dtype
+    start, end = source.start(e), goal.start(e)
+    e.counted(source.size, lambda i: e.store(factor * e.load(e.offset(start, i, dtype), dtype), e.offset(end, i, dtype)))
+
+
+class _Accurate:
+    """The determinant and the inverse of a matrix, where the inverse is accurate; elsewhere the code declines."""
+
+    def __init__(self, c: Any, n: int, dtype: np.dtype) -> None:
+        self.c, self.n, self.dtype = c, n, dtype
+        self.factors, self.pivots, self.info = _columns(c, n, n, dtype), c.integers(n), c.integers(1)
+        self.eye = c.constant(np.eye(n, dtype=dtype))
+        self.limit = float(np.finfo(dtype).eps ** -0.4)
+
+    def emit(self, a: Any, inverse: Any) -> Any:
+        """Writes the inverse; returns the determinant."""
+        c, e = self.c, self.c.e
+        _factored(c, a, self.factors, self.pivots, self.info)
+        c.expect_zero(self.info)
+        sign, total = _determinant(c, self.factors, self.pivots)
+        c.copy(self.eye, inverse)
+        _solved(c, self.factors, self.pivots, self.info, inverse)
+        c.copy(a, self.factors)
+        e.refuse(~(_norm(c, self.factors) * _norm(c, inverse) < self.limit))
+        det = sign * e.convert(e.math("exp", total), self.dtype)
+        e.refuse(det == 0.0)
+        return det
+
+
 def _emit_adjugate(c: Any, operands: list[Any], outs: list[Any]) -> None:
-    """det(a) inv(a), where the inverse is accurate."""
-    e = c.e
+    """det(a) inv(a)."""
     (a,) = operands
-    n, dtype = a.shape[-1], a.dtype
-    factors, pivots, info = _columns(c, n, n, dtype), c.integers(n), c.integers(1)
-    eye = c.constant(np.eye(n, dtype=dtype))
-    limit = float(np.finfo(dtype).eps ** -0.4)
+    accurate = _Accurate(c, a.shape[-1], a.dtype)
 
     def one(a: Any, x: Any) -> None:
-        c.copy(_turned(c, a), factors)
-        size = _norm(c, factors)
-        c.blas("getrf", dtype, n, n, factors.pointer, n, pivots.pointer, info.pointer, flops=2 * n**3 / 3)
-        c.expect_zero(info)
-        sign, total = _determinant(c, factors, pivots)
-        c.copy(eye, x)
-        _solved(c, factors, pivots, info, x)
-        e.refuse(~(size * _norm(c, x) < limit))
-        det = sign * e.convert(e.math("exp", total), dtype)
-        e.refuse(det == 0.0)
-
-        def scale(i: str) -> None:
-            at = e.offset(x.start(e), i, dtype)
-            e.store(det * e.load(at, dtype), at)
-
-        e.counted(n * n, scale)
+        _scaled(c, accurate.emit(a, x), x, x)
 
     _each(c, [c.materialise(a)], outs, one, (2,))
+
+
+def _emit_adjugate_derivative(c: Any, operands: list[Any], outs: list[Any]) -> None:
+    """det(a) (tr(k t) k - k t k) for the inverse k."""
+    e = c.e
+    a, t = (c.materialise(o) for o in operands)
+    n, dtype = a.shape[-1], a.dtype
+    accurate = _Accurate(c, n, dtype)
+    inverse, change = c.array((n, n), dtype), c.array((n, n), dtype)
+    cell = c.array((), dtype).pointer
+
+    def times(factor: Any, x: Any, y: Any, start: float, goal: Any) -> None:
+        """goal = start goal + factor x y."""
+        pointers = [m.start(e) for m in (x, y, goal)]
+        c.blas("gemm", dtype, "N", "N", n, n, n, factor, pointers[1], n, pointers[0], n, start, pointers[2], n,
+               flops=2.0 * n**3)  # fmt: skip
+
+    def one(a: Any, t: Any, out: Any) -> None:
+        det = accurate.emit(a, inverse)
+        times(1.0, inverse, t, 0.0, change)
+
+        def step(state: list[Any]) -> tuple[list[Any], Any]:
+            i, total = state
+            return [i + 1, total + e.load(_element(c, change, i.name, i.name), dtype)], i + 1 < n
+
+        trace = e.repeated([e.constant(0, _INDEX), e.constant(0, dtype)], step)[1]
+        _scaled(c, det * trace, inverse, out)
+        e.store(-det, cell)
+        times(cell, change, inverse, 1.0, out)
+
+    _each(c, [a, c.contiguous(t)], outs, one, (2,))
 
 
 # triangles
@@ -419,6 +462,7 @@ solve = Call(_suits, _emit_solve, True)
 inv = Call(_suits, _emit_inv, True)
 slogdet = Call(_suits, _emit_slogdet, True)
 adjugate = Call(_suits, _emit_adjugate, True)
+adjugate_derivative = Call(_suits, _emit_adjugate_derivative, True)
 cholesky = Call(_suits, _emit_cholesky, True)
 triangular_solve = Call(_suits, _emit_triangular_solve, True)
 qr = Call(_suits, _emit_qr, True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from functrace.core.lowering import Call
+from functrace.primitives import _moves
 
 __all__ = ["contraction"]
 
@@ -129,4 +130,4 @@ def _suits(x: Any, y: Any, *, contract: Any, batch: Any) -> bool:
     return x.dtype.name in ("float32", "float64", "complex64", "complex128") and bool(x.size) and bool(y.size)
 
 
-contraction = Call(_suits, _emit, True, True)
+contraction = Call(_suits, _emit, True, True, _moves.by_vector)

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from functrace.core.lowering import Rewrite
-from functrace.primitives.contraction import dot_general, matmul, permute
+from functrace.primitives.contraction import matmul, permute
 from functrace.primitives.elementwise import (
     abs_,
     conj,
     convert,
-    div,
     equal,
     exp,
     greater,
@@ -30,7 +29,7 @@ from functrace.primitives.families import broadcast
 from functrace.primitives.reduction import argmax, reduce_max
 from functrace.primitives.shape import iota
 
-__all__ = ["adjugate_derivative", "anchors", "det", "negligible", "pinv", "ties"]
+__all__ = ["anchors", "det", "negligible", "pinv", "ties"]
 
 _INDEX = np.dtype(np.intp)
 
@@ -68,25 +67,9 @@ def det(slogdet: Callable[[], Any]) -> Rewrite:
     return Rewrite(_suits, function)
 
 
-def adjugate_derivative(adjugate: Callable[[], Any], det: Callable[[], Any]) -> Rewrite:
-    """Where the inverse is accurate; elsewhere the code of the adjugate declines."""
-
-    def function(a: Any, t: Any) -> Any:
-        determinant = _scalars(det()(a), a.shape)
-        inverse = div(adjugate()(a), determinant)
-        change = matmul(inverse, t)
-        last = len(a.shape) - 1
-        stack = tuple(range(last - 1))
-        trace = dot_general(inverse, t, contract=((last - 1, last), (last, last - 1)), batch=(stack, stack))
-        inner = sub(mul(_scalars(trace, a.shape), inverse), matmul(change, inverse))
-        return mul(determinant, inner)
-
-    return Rewrite(_suits, function)
-
-
-def pinv(svd: Callable[[], Any]) -> Rewrite:
+def pinv(svd: Callable[..., Any]) -> Rewrite:
     def function(a: Any, *, rtol: float | None) -> Any:
-        u, s, vh = svd()(a, full=False)
+        u, s, vh = svd(a, full=False)
         if rtol is None:
             rtol = max(a.shape[-2:]) * float(np.finfo(a.dtype).eps)
         largest = reduce_max(s, axes=(len(s.shape) - 1,))

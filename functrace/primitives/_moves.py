@@ -68,9 +68,11 @@ def _lattice(r: Any, k: Any, start: int, count: int, step: int) -> tuple[Any, li
         return position, []
     divided = r.every(position, step)
     if divided is None:
-        number = r.number(position, _INDEX)
-        mask = r.apply(lambda e, n: e.remainder(n, step) == 0, number, dtype=_BOOL)
-        return r.apply(lambda e, n: e.quotient(n, step), number, dtype=_INDEX), [mask]
+        # Vectors divide by a constant quickly when they are of narrow integers.
+        number = r.number(position, np.dtype(np.uint32 if count * step < 2**31 else np.uint64))
+        quotient = r.apply(lambda e, n: e.quotient(n, step), number, dtype=number.dtype)
+        mask = r.apply(lambda e, n, q: n - q * step == 0, number, quotient, dtype=_BOOL)
+        return r.apply(lambda e, q: e.convert(q, _INDEX), quotient, dtype=_INDEX), [mask]
     position, inside = divided
     return (position, []) if inside else (None, [])
 
@@ -267,3 +269,57 @@ def _short(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool
 
 outer = Indexed(_outer, _outer_read)
 contraction = Reduction(_short, "add", _space, _product, _kept)
+
+# A matrix times a vector reads the matrix once, so a loop is as good as a library, and what computes the matrix can be
+# fused with it. The innermost axis of the loop is that of the matrix.
+
+
+def _matrix_is_right(x: ShapedArray, y: ShapedArray) -> bool:
+    return y.size >= x.size
+
+
+def _sums_last(x: ShapedArray, y: ShapedArray, contract: Any) -> bool:
+    """Whether the last axis of the larger operand is summed over."""
+    return y.ndim - 1 in contract[1] if _matrix_is_right(x, y) else x.ndim - 1 in contract[0]
+
+
+def _by_vector(sums_last: bool) -> Any:
+    def suits(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool:
+        free_x, free_y = _axes_of(x, y, contract, batch)
+        vector = 1 in (math.prod(x.shape[a] for a in free_x), math.prod(y.shape[a] for a in free_y))
+        return vector and bool(contract[0]) and x.dtype.kind == "f" and _sums_last(x, y, contract) == sums_last
+
+    return suits
+
+
+def _summed_before_last(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> tuple[int, ...]:
+    """The space with the summed axes before the last one that is kept."""
+    space = _space(x, y, contract=contract, batch=batch)
+    kept = len(space) - len(contract[0])
+    return (*space[: kept - 1], *space[kept:], space[kept - 1])
+
+
+def _product_before_last(r: Any, i: Sequence[Any], x: Any, y: Any, *, contract: Any, batch: Any) -> Any:
+    summed = len(contract[0])
+    kept = len(i) - summed
+    index = [*i[: kept - 1], i[-1], *i[kept - 1 : -1]]
+    return _product(r, index, x, y, contract=contract, batch=batch)
+
+
+def _kept_but_summed(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> tuple[int, ...]:
+    space = _space(x, y, contract=contract, batch=batch)
+    kept = len(space) - len(contract[0])
+    return (*range(kept - 1), len(space) - 1)
+
+
+def _last_is_kept(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool:
+    """Whether the last axis that is kept is that of the larger operand."""
+    free_x, free_y = _axes_of(x, y, contract, batch)
+    last = bool(free_y) if _matrix_is_right(x, y) else bool(free_x) and not free_y
+    return last and _by_vector(False)(x, y, contract=contract, batch=batch)
+
+
+by_vector = (
+    Reduction(_by_vector(True), "add", _space, _product, _kept),
+    Reduction(_last_is_kept, "add", _summed_before_last, _product_before_last, _kept_but_summed),
+)

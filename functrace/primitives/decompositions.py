@@ -1,4 +1,4 @@
-"""Matrix decompositions: Cholesky, QR, eigenvalues and singular values of stacked matrices.
+"""Matrix decompositions: Cholesky, QR, eigenvalues, singular values and pseudo-inverses of stacked matrices.
 
 A decomposition that reads one triangle of its operand depends on that triangle only, and so does its derivative.
 
@@ -34,7 +34,7 @@ from functrace.primitives.elementwise import (
     sub,
     zero_of,
 )  # fmt: skip
-from functrace.primitives.families import add, broadcast, reduce_sum
+from functrace.primitives.families import add, broadcast, neg, reduce_sum
 from functrace.primitives.linalg import (
     adjoint,
     keep,
@@ -47,7 +47,7 @@ from functrace.primitives.linalg import (
 )
 from functrace.util import user_line
 
-__all__ = ["cholesky", "eig", "eigh", "hermitian", "qr", "svd"]
+__all__ = ["cholesky", "eig", "eigh", "hermitian", "pinv", "qr", "svd"]
 
 
 # masks and scalings
@@ -347,4 +347,27 @@ svd = matrix_function(
     kink=kinks.spectrum("equal singular values", lambda a: np.linalg.svd(a, compute_uv=False)),
     cost=per_matrix(lambda m, n: 14 * max(m, n) * min(m, n) ** 2 + 8 * min(m, n) ** 3),
     lower=_lapack.svd,
+)
+
+
+def _pinv_jvp(primals: list[Any], tangents: list[Any], *, rtol: float | None) -> tuple[list[Any], list[Any]]:
+    """At constant rank: G. Golub and V. Pereyra, The differentiation of pseudo-inverses and nonlinear least squares
+    problems whose variables separate (1973)."""
+    a, a_dot = primals[0], tangents[0]
+    out = pinv(a, rtol=rtol)
+    out_h, a_dot_h = adjoint(out), adjoint(a_dot)
+    range_part = matmul(matmul(out, out_h), a_dot_h)
+    null_part = matmul(a_dot_h, matmul(out_h, out))
+    range_part = range_part - matmul(matmul(range_part, a), out)
+    null_part = null_part - matmul(out, matmul(a, null_part))
+    return [out], [add(add(neg(matmul(matmul(out, a_dot), out)), range_part), null_part)]
+
+
+pinv = matrix_function(
+    "pinv",
+    lambda a, *, rtol: np.linalg.pinv(a, rtol=rtol),
+    lambda a, *, rtol: ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype),
+    jvp=_pinv_jvp,
+    cost=per_matrix(lambda m, n: 4 * m * m * n + 8 * m * n * n + 9 * n**3),
+    lower=_matrix_rewrites.pinv(svd),
 )

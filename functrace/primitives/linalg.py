@@ -25,7 +25,7 @@ from functrace.primitives.shape import pad, slice_
 
 __all__ = [
     "adjoint", "adjugate", "adjugate_derivative", "det", "expm", "expm_derivative", "inv", "keep", "matrix_function",
-    "per_matrix", "pinv", "scipy_linalg", "slogdet", "solve", "swap", "trace_product", "triangular_solve",
+    "per_matrix", "scipy_linalg", "slogdet", "solve", "swap", "trace_product", "triangular_solve",
 ]  # fmt: skip
 
 
@@ -235,29 +235,8 @@ def _inv_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
     return [out], [neg(matmul(matmul(out, tangents[0]), out))]
 
 
-def _pinv_jvp(primals: list[Any], tangents: list[Any], *, rtol: float | None) -> tuple[list[Any], list[Any]]:
-    """At constant rank: G. Golub and V. Pereyra, The differentiation of pseudo-inverses and nonlinear least squares
-    problems whose variables separate (1973)."""
-    a, a_dot = primals[0], tangents[0]
-    out = pinv(a, rtol=rtol)
-    out_h, a_dot_h = adjoint(out), adjoint(a_dot)
-    range_part = matmul(matmul(out, out_h), a_dot_h)
-    null_part = matmul(a_dot_h, matmul(out_h, out))
-    range_part = range_part - matmul(matmul(range_part, a), out)
-    null_part = null_part - matmul(out, matmul(a, null_part))
-    return [out], [add(add(neg(matmul(matmul(out, a_dot), out)), range_part), null_part)]
-
-
 inv = matrix_function(
     "inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3), lower=_lapack.inv
-)
-pinv = matrix_function(
-    "pinv",
-    lambda a, *, rtol: np.linalg.pinv(a, rtol=rtol),
-    lambda a, *, rtol: ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-2]), a.dtype),
-    jvp=_pinv_jvp,
-    cost=per_matrix(lambda m, n: 4 * m * m * n + 8 * m * n * n + 9 * n**3),
-    lower=_matrix_rewrites.pinv(_svd),
 )
 
 
@@ -360,7 +339,7 @@ adjugate_derivative = matrix_function(
     transpose=lambda bars, a, t: [None, swap(adjugate_derivative(a, swap(bars[0])))],
     sparsity=matrices(linear=(1,)),
     cost=per_matrix(lambda n, *_: 20 * n**3 / 3),
-    lower=_matrix_rewrites.adjugate_derivative(lambda: adjugate, lambda: det),
+    lower=_lapack.adjugate_derivative,
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -34,7 +35,6 @@ class FlatProgram:
         count: how many leaves the first argument has.
         captured: the values of the last inputs.
         n, m: how many numbers the first argument and the output hold.
-        cost: the predicted cost of one evaluation.
     """
 
     def __init__(self, closed: ClosedJaxpr, in_tree: tree.TreeDef, count: int) -> None:
@@ -50,7 +50,11 @@ class FlatProgram:
         self.out_avals = closed.out_avals
         self.n = sum(a.size for a in self.in_avals[:count])
         self.m = sum(a.size for a in self.out_avals)
-        self.cost: Cost = jaxpr_cost(self.closed.jaxpr)
+
+    @functools.cached_property
+    def cost(self) -> Cost:
+        """The predicted cost of one evaluation."""
+        return jaxpr_cost(self.closed.jaxpr)
 
     def __call__(self, *leaves: Any) -> list[Any]:
         """The flat outputs, under the current trace."""
@@ -95,6 +99,10 @@ class FlatProgram:
     def wrt(self) -> list[bool]:
         """Per input of the program, whether it belongs to the first argument."""
         return [i < self.count for i in range(len(self.closed.jaxpr.invars))]
+
+    def least_seconds(self, weight: float = 1.0) -> float:
+        """A lower bound of `seconds` for one sweep or more, without a look at the equations."""
+        return Machine().operation * len(self.closed.eqns) * (1 + weight)
 
     def seconds(self, sweeps: float, weight: float = 1.0, machine: Machine | None = None) -> float:
         """Predicted time of one evaluation together with so many products with a derivative."""

@@ -37,9 +37,10 @@ from functrace.util import Source, user_line
 __all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
 
 
-#: Machine code is made in the background once NumPy calls have taken a share of the time that making it takes.
+#: Machine code is made in the background once NumPy calls have taken a share of the time that making it takes: making
+#: it slows down whatever else Python does meanwhile, and a short solve is over before it is ready.
 _SECONDS_PER_EQUATION = 5e-4
-_SHARE_BEFORE_CODE = 0.05
+_SHARE_BEFORE_CODE = 0.5
 
 
 #: Of so many numbers a product of vectors is quicker than a look at each.
@@ -103,9 +104,9 @@ class _Evaluation:
             )
         if self._executable is not None:
             return self._executable.run(*args)
-        start = time.perf_counter()
+        start = time.thread_time()  # of this thread: what others do must not decide
         found = self._steps(args)
-        self._spent += time.perf_counter() - start
+        self._spent += time.thread_time() - start
         if not self._ordered and self._spent > self._worth:
             self._ordered = True
             sample = [np.array(a) for a in args], [np.array(f) for f in found]
@@ -336,11 +337,13 @@ class ElementJacobian(_Elements):
                     source, where = family.read(leaf)
                     entry = Contribution(shift(places, starts[number]), shift(where, offsets[source]))
                     wanted.append(Wanted(family, node, entry, None))
-        self._outputs = len(program.outvars)
         self.rows, self.cols, plan = plan_assembly([w.entry for w in wanted], total)
         self._evaluation = _Evaluation(values_program(program, wanted, plan), plan)
-        self._with_outputs = _Evaluation(values_program(program, wanted, plan, outputs=True), plan)
-        self._wanted = wanted
+        self._plan, self._wanted = plan, wanted
+
+    @functools.cached_property
+    def _with_outputs(self) -> _Evaluation:
+        return _Evaluation(values_program(self._program, self._wanted, self._plan, outputs=True), self._plan)
 
     @property
     def nnz(self) -> int:

@@ -20,7 +20,7 @@ from functrace.transforms import grad, jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line
 
-__all__ = ["hessian"]
+__all__ = ["hessian", "prepare_hessian"]
 
 METHODS = ("auto", "elements", "coloring")
 #: Cost of a product with the Hessian, in evaluations of the function (forward over reverse).
@@ -81,7 +81,7 @@ def hessian(
 
     def prepare(program: FlatProgram, args: tuple[Any, ...]) -> SparseFunction:
         _check_scalar(program)
-        return _prepare(program, method, format, pattern)
+        return prepare_hessian(program, method, format, pattern)
 
     return SparseDerivative(fun, prepare, "sparse.hessian")
 
@@ -96,7 +96,10 @@ def _check_scalar(program: FlatProgram) -> None:
         )
 
 
-def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> SparseFunction:
+def prepare_hessian(
+    program: FlatProgram, method: str = "auto", form: str = "csr", pattern: Any = None
+) -> SparseFunction:
+    """The Hessian of a recorded program with a scalar output; the arguments are those of `hessian`."""
     compiled_product = Tiered(lambda vector, *leaves: _product(program, vector, leaves))
 
     def product(vector: Any, *args: Any) -> Any:
@@ -117,7 +120,9 @@ def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> Spar
         structure = Structure((elements.rows, elements.cols, shape), symmetric=True)
         choice = _prefers_elements(program, elements, structure, method == "elements")
         if choice is not None:
-            return SparseFunction(structure, element_values(program, elements), choice, product, form)
+            return SparseFunction(
+                structure, element_values(program, elements), choice, product, form, program=program
+            )
     if pattern is not None:
         structure = Structure(known_pattern(pattern, shape), symmetric=True)
     else:
@@ -137,29 +142,36 @@ def _prepare(program: FlatProgram, method: str, form: str, pattern: Any) -> Spar
     def values(*args: Any) -> Any:
         return run(*program.leaves(args))
 
-    return SparseFunction(structure, values, colored_choice, product, form, coloring=coloring)
+    return SparseFunction(structure, values, colored_choice, product, form, coloring, program)
 
 
 def _colored_seconds(program: FlatProgram, sweeps: float) -> float:
     return program.seconds(sweeps + 1, _PRODUCT_WEIGHT)
 
 
-def _prefers_elements(program: FlatProgram, elements: Any, structure: Structure, asked: bool) -> Choice | None:
+def _prefers_elements(
+    program: FlatProgram, elements: Any, structure: Structure, asked: bool
+) -> Choice | Callable[[], Choice] | None:
     """The choice of element-wise evaluation, unless a colouring is predicted to beat it.
 
     A colouring takes about as many products as an average row has entries off the diagonal, or more; only if that many
     would be faster is one looked for at all.
     """
     own = element_seconds(elements)
-    unit = max(program.seconds(0), 1e-12)
     families = f"{len(elements.families)} famil{'y' if len(elements.families) == 1 else 'ies'} of element functions"
-    if asked:
-        return Choice("elements", 1, own / unit, f"asked for; {families}")
-    fewest = np.ceil(2 * structure.nnz / max(program.n, 1)) - 1
-    at_least = _colored_seconds(program, max(float(fewest), 1.0))
-    if own <= 2 * at_least:
-        reason = f"{families}; a colouring takes about {max(fewest, 1):g} products or more"
-        return Choice("elements", 1, own / unit, reason, {"star colouring, at least": at_least / unit})
+    fewest = max(float(np.ceil(2 * structure.nnz / max(program.n, 1)) - 1), 1.0)
+
+    def clear() -> Choice:
+        unit = max(program.seconds(0), 1e-12)
+        if asked:
+            return Choice("elements", 1, own / unit, f"asked for; {families}")
+        reason = f"{families}; a colouring takes about {fewest:g} products or more"
+        alternatives = {"star colouring, at least": _colored_seconds(program, fewest) / unit}
+        return Choice("elements", 1, own / unit, reason, alternatives)
+
+    if asked or own <= 2 * program.least_seconds(_PRODUCT_WEIGHT) or own <= 2 * _colored_seconds(program, fewest):
+        return clear
+    unit = max(program.seconds(0), 1e-12)
     sweeps = star_plan(structure, star_coloring(structure)).sweeps
     colored = _colored_seconds(program, sweeps)
     if own <= colored:

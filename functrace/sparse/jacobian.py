@@ -22,7 +22,7 @@ from functrace.transforms import jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line
 
-__all__ = ["SparseDerivative", "jacobian"]
+__all__ = ["SparseDerivative", "jacobian", "prepare_jacobian"]
 
 MODES = ("auto", "fwd", "rev", "both")
 #: Cost of a product with the transpose, in products with the matrix: its gathers become scatters.
@@ -125,12 +125,15 @@ def jacobian(fun: Callable[..., Any], mode: str = "auto", format: str = "csr", p
         )
 
     def prepare(program: FlatProgram, args: tuple[Any, ...]) -> SparseFunction:
-        return _prepare(program, mode, format, pattern)
+        return prepare_jacobian(program, mode, format, pattern)
 
     return SparseDerivative(fun, prepare, "sparse.jacobian")
 
 
-def _prepare(program: FlatProgram, mode: str, form: str, pattern: Any) -> SparseFunction:
+def prepare_jacobian(
+    program: FlatProgram, mode: str = "auto", form: str = "csr", pattern: Any = None
+) -> SparseFunction:
+    """The Jacobian of a recorded program; the arguments are those of `jacobian`."""
     compiled_product = Tiered(lambda vector, *leaves: _product(program, vector, leaves))
 
     def product(vector: Any, *args: Any) -> Any:
@@ -142,7 +145,8 @@ def _prepare(program: FlatProgram, mode: str, form: str, pattern: Any) -> Sparse
             structure = Structure((elements.rows, elements.cols, elements.shape))
             preferred = _prefers_elements(program, elements, structure)
             if preferred is not None:
-                return SparseFunction(structure, element_values(program, elements), preferred, product, form)
+                values = element_values(program, elements)
+                return SparseFunction(structure, values, preferred, product, form, program=program)
     structure = Structure(known_pattern(pattern, (program.m, program.n)) if pattern is not None else proved(program))
     plan, choice, coloring = _choose(program, structure, mode)
     run = Tiered(lambda *leaves: evaluate_jacobian(program, plan, list(leaves)))
@@ -150,7 +154,7 @@ def _prepare(program: FlatProgram, mode: str, form: str, pattern: Any) -> Sparse
     def values(*args: Any) -> Any:
         return run(*program.leaves(args))
 
-    return SparseFunction(structure, values, choice, product, form, coloring=coloring)
+    return SparseFunction(structure, values, choice, product, form, coloring, program)
 
 
 def element_values(program: FlatProgram, elements: Any) -> Callable[..., Any]:
@@ -220,15 +224,22 @@ def element_seconds(elements: Any) -> float:
     return rates.flop * elements.cost.flops + rates.byte * elements.cost.bytes
 
 
-def _prefers_elements(program: FlatProgram, elements: Any, structure: Structure) -> Choice | None:
+def _prefers_elements(
+    program: FlatProgram, elements: Any, structure: Structure
+) -> Choice | Callable[[], Choice] | None:
     """The choice of element-wise evaluation, unless even the fewest colours that are possible could beat it."""
+    if element_seconds(elements) <= 2 * program.least_seconds():
+        return lambda: _element_choice(program, elements, structure)
+    choice = _element_choice(program, elements, structure)
+    return choice if choice.cost <= 2 * choice.alternatives["colouring, at least"] else None
+
+
+def _element_choice(program: FlatProgram, elements: Any, structure: Structure) -> Choice:
     fewest = min(
         np.bincount(structure.rows, minlength=1).max(initial=0),
         REVERSE_WEIGHT * np.bincount(structure.cols, minlength=1).max(initial=0),
     )
     own, colored = element_seconds(elements), program.seconds(float(fewest))
-    if own > 2 * colored:
-        return None
     unit = max(program.seconds(0), 1e-12)
     return Choice(
         "elements",

@@ -385,12 +385,37 @@ def pattern_of_jacobian(closed: ClosedJaxpr, wrt: Sequence[bool]) -> Pattern:
     none = np.empty(0, np.intp)
     cols = np.concatenate([none, *(indices for _, indices in tables)])
     pattern = Pattern._sorted((int(starts[-1]), program.size), np.concatenate([none, *rows]), cols)
+    return _explained(pattern, _jacobian_reasons(closed, program))
+
+
+def _jacobian_reasons(closed: ClosedJaxpr, program: Program) -> Callable[[int, int], list[Step]]:
+    """Explains places of the Jacobian of all outputs, flattened."""
+    starts = np.cumsum([0, *(a.size for a in closed.out_avals)])
 
     def explain(row: int, col: int) -> list[Step]:
         out = int(np.searchsorted(starts, row, "right")) - 1
         return program.why_jacobian(out, row - int(starts[out]), col)
 
-    return _explained(pattern, explain)
+    return explain
+
+
+def explained_pattern(shape: tuple[int, int], rows: Any, cols: Any, program: Any, symmetric: bool) -> Pattern:
+    """A pattern that was found otherwise; the program is looked at when it is to explain a place.
+
+    Args:
+        program: has the recorded program `closed` of one vector of outputs, and `wrt()`, which of its inputs count.
+        symmetric: whether it is that of the Hessian.
+    """
+    analysed: list[Any] = []
+
+    def explain(row: int, col: int) -> list[Step]:
+        if not analysed:
+            wrt = program.wrt()
+            found = Program(program.closed, wrt)
+            analysed.append(found.why_hessian if symmetric else _jacobian_reasons(program.closed, found))
+        return analysed[0](row, col)
+
+    return _explained(Pattern(shape, rows, cols), explain)
 
 
 def hessian_pattern(

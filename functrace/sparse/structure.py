@@ -16,7 +16,7 @@ import numpy as np
 
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, InputError, ShapeError, WrongStructureError
-from functrace.sparse.pattern import Pattern
+from functrace.sparse.pattern import Pattern, explained_pattern
 from functrace.util import user_line
 
 __all__ = ["Choice", "SparseFunction", "Structure", "compressed", "entries_of"]
@@ -258,6 +258,28 @@ class Structure:
             )
         return values
 
+    def check_out(self, out: Any) -> None:
+        """Raise unless values can be written to an array.
+
+        Raises:
+            InputError: it is no array of floats that can be written to.
+            ShapeError: it does not hold one number per nonzero.
+        """
+        if not isinstance(out, np.ndarray) or out.dtype.kind != "f" or not out.flags.writeable:
+            raise InputError(
+                "out must be an array of floats that can be written to",
+                where=user_line(),
+                got=f"{out.dtype.name}{list(out.shape)}" if isinstance(out, np.ndarray) else type(out).__name__,
+                remedy=f"give numpy.empty({self.nnz})",
+            )
+        if out.shape != (self.nnz,):
+            raise ShapeError(
+                "out must hold one number per nonzero",
+                where=user_line(),
+                got=f"shape {out.shape} for {self.nnz} nonzeros",
+                remedy=f"give an array of shape ({self.nnz},)",
+            )
+
     def to_array(self, values: Any, form: str = "csc") -> Any:
         """The whole matrix as a SciPy sparse array of its own, in form "csr", "csc" or "coo"; zeros stay in place.
 
@@ -369,33 +391,46 @@ class SparseFunction:
     Args:
         structure: where the values stand.
         values: traceable function of the arguments that gives them, [nnz].
-        choice: how they are computed.
+        choice: how they are computed, or what tells.
         product: the same matrix times a vector, computed without the matrix: `product(vector, *args)`.
         form: SciPy format of the arrays that a call returns.
-
         coloring: the colouring behind it, or None.
+        program: the recorded program, which explains nonzeros; see `explained_pattern`.
 
     Attributes:
-        structure, choice, coloring: as given.
+        structure, coloring: as given.
+        choice: how the values are computed.
     """
 
     def __init__(
         self,
         structure: Structure,
         values: Callable[..., Any],
-        choice: Choice,
+        choice: Choice | Callable[[], Choice],
         product: Callable[..., Any],
         form: str = "csr",
         coloring: Any = None,
+        program: Any = None,
     ) -> None:
-        self.structure, self.choice, self.form, self.coloring = structure, choice, form, coloring
-        self._values, self._product = values, product
+        self.structure, self.form, self.coloring = structure, form, coloring
+        self._values, self._product, self._choice, self._program = values, product, choice, program
+
+    @functools.cached_property
+    def choice(self) -> Choice:
+        """How the values are computed, and why."""
+        return self._choice() if callable(self._choice) else self._choice
 
     @functools.cached_property
     def pattern(self) -> Pattern:
         """The pattern of the whole matrix, both triangles of a symmetric one."""
         full, _ = self.structure.full
-        return Pattern(full.shape, full.rows, full.cols)
+        if self._program is None:
+            return Pattern(full.shape, full.rows, full.cols)
+        return explained_pattern(full.shape, full.rows, full.cols, self._program, self.structure.symmetric)
+
+    def why(self, row: int, col: int) -> tuple[str, ...]:
+        """The user's lines that make a place nonzero; none if it is always zero. See `Pattern.why`."""
+        return self.pattern.why(row, col)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -426,6 +461,7 @@ class SparseFunction:
         values = self._values(*args)
         if out is None:
             return values
+        self.structure.check_out(out)
         out[...] = values
         return out
 

@@ -358,13 +358,20 @@ def jit(
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums or ())
     names = {static_argnames} if isinstance(static_argnames, str) else set(static_argnames or ())
     own = type("Jitted", (Jitted,), {"__module__": __name__, "__doc__": Jitted.__doc__})
-    return own(fun, numbers, frozenset(names) | _names_of(fun, numbers), inline)
+    return own(fun, *_static(fun, numbers, names), inline)
 
 
-def _names_of(fun: Callable[..., Any], numbers: Iterable[int]) -> frozenset[str]:
-    """The parameter names of static positions, so that they are static as keywords too."""
+def _static(fun: Callable[..., Any], numbers: tuple[int, ...], names: set[str]) -> tuple[tuple[int, ...], frozenset[str]]:
+    """Static positions and names, each of a static parameter, however it is given."""
+    if not numbers and not names:
+        return (), frozenset()
     try:
-        parameters = [p.name for p in inspect.signature(fun).parameters.values()]
+        parameters = inspect.signature(fun).parameters.values()
     except (TypeError, ValueError):
-        return frozenset()
-    return frozenset(parameters[i] for i in numbers if -len(parameters) <= i < len(parameters))
+        return numbers, frozenset(names)
+    places = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    count = len(places)
+    if not any(p.kind == p.VAR_POSITIONAL for p in parameters):
+        numbers = tuple([i + count if -count <= i < 0 else i for i in numbers])
+    found = dict.fromkeys((*numbers, *(i for i, name in enumerate(places) if name in names)))
+    return tuple(found), frozenset(names).union(places[i] for i in numbers if 0 <= i < count)

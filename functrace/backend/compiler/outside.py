@@ -84,8 +84,9 @@ class Outside:
         latch = self.block
         self.line(f"br i1 {none}, label %{end}, label %{head}")
         self.lines[at:at] = [
-            f"  {e.name} = phi {e.type} [{s.name}, %{before}], [{after.name}, %{latch}]"
-            for e, s, after in zip(entering, state, leaving, strict=True)
+            line
+            for goal, start, after in zip(entering, state, leaving, strict=True)
+            for line in self.phi(goal, [(start, before), (after, latch)])
         ]
         self.label(end)
         return leaving

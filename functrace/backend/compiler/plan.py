@@ -199,6 +199,7 @@ class Plan:
                 self.users.setdefault(operand, []).append(eqn)
         for atom in jaxpr.outvars:
             self.users.pop(atom, None)  # type: ignore[call-overload]
+        self.lowerings = [self._fused(eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True)]
         self.stored = self._initially_stored()
         self.copied: set[Var] = set()
         attempts = 0
@@ -207,6 +208,17 @@ class Plan:
             if attempts > _ATTEMPTS + len(jaxpr.eqns):
                 raise Unsupported("too many attempts to plan")
         self.steps.sort(key=lambda step: step.time)
+
+    def _fused(self, eqn: Eqn, lowering: Lowering | None) -> Lowering | None:
+        """The lowering that takes in what computes the largest operand, if that has no other use."""
+        if not isinstance(lowering, Call) or not lowering.fused:
+            return lowering
+        largest = max((a for a in eqn.invars), key=lambda a: a.aval.size)
+        made = self.definitions.get(largest) if isinstance(largest, Var) else None
+        if made is None or not isinstance(made[1], Elementwise) or self.users.get(largest) != [eqn]:  # type: ignore[call-overload]
+            return lowering
+        avals = [a.aval for a in eqn.invars]
+        return next((low for low in lowering.fused if low.suits(*avals, **eqn.params)), lowering)
 
     # what is stored
 
