@@ -1,16 +1,18 @@
-"""Small helpers for every floor: the user's source line and safe zips."""
+"""Small helpers for every floor: the user's source line, garbage collection."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy
 
-__all__ = ["Source", "replays", "scipy_function", "user_line", "user_source"]
+__all__ = ["Source", "replays", "scipy_function", "user_line", "user_source", "without_collection"]
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
@@ -91,3 +93,15 @@ def user_line() -> str | None:
     """`file:line in function` of the user's code that led here."""
     source = user_source()
     return None if source is None else str(source)
+
+
+@contextlib.contextmanager
+def without_collection() -> Iterator[None]:
+    """Lets no garbage collection start: each one would look at all of a program that is being made, and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -238,7 +238,10 @@ def test_recurrences_with_what_is_around_them(where: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("name", ["float64", "float32", "int16", "complex128"])
 def test_scatters(name: str) -> None:
     rng = np.random.default_rng(4)
-    draw = lambda *sizes: (3 * rng.normal(size=sizes)).astype(name)
+
+    def draw(*sizes: int) -> np.ndarray:
+        return (3 * rng.normal(size=sizes)).astype(name)
+
     rows, columns = rng.integers(0, 6, (4, 9)), rng.integers(0, 5, (4, 9)).astype(np.uint8)
     x, flat, block, across = draw(6, 5, 20), draw(4, 9, 20), draw(4, 9, 5, 20), draw(4, 9, 6, 5)
     deep = rng.integers(0, 20, (4, 9)).astype(np.int32)
@@ -254,7 +257,8 @@ def test_scatters(name: str) -> None:
             found.append(kind(x, rows, columns, flat, axes=(0, 1), unique=False))
             found.append(kind(x, rows, block, axes=(0,), unique=False))
             found.append(kind(x, deep, across, axes=(2,), unique=False))
-        found.append(indexing.scatter_add(shape.full(shape=(6,), value=0, dtype=x.dtype), rows[0], flat[0, :, 0], axes=(0,), unique=False))
+        zeros = shape.full(shape=(6,), value=0, dtype=x.dtype)
+        found.append(indexing.scatter_add(zeros, rows[0], flat[0, :, 0], axes=(0,), unique=False))
         return found
 
     operands = (x, rows, columns, deep, flat, block, across)
@@ -366,7 +370,8 @@ def test_random_bits_are_those_of_the_cipher(name: str) -> None:
 def test_convolutions() -> None:
     rng = np.random.default_rng(10)
     x, y, z = rng.normal(size=(3, 50)), rng.normal(size=(3, 7)), rng.normal(size=61) * (1 + 2j)
-    compare(lambda x, y, z: [convolution.convolve(x, y), convolution.convolve(y, x), convolution.convolve(z, z[:9])], x, y, z, factor=1e4)
+    both = convolution.convolve
+    compare(lambda x, y, z: [both(x, y), both(y, x), both(z, z[:9])], x, y, z, factor=1e4)
 
 
 # zero-size results, and what has no business in Python
@@ -394,11 +399,11 @@ def test_complex_programs_are_fused(name: str) -> None:
     z, w = z.astype(name), w.astype(name)
 
     def all_of(z: Any, w: Any) -> list[Any]:
-        product = z * w + elementwise.conj(z) / w
+        product, turned = z * w + elementwise.conj(z) / w, shape.reshape(w, shape=(30, 40))
         return [
             reduction.reduce_sum(product, axes=(1,)),
             reduction.reduce_prod(elementwise.div(z, w), axes=(0,)),
-            elementwise.real(product) - elementwise.imag(shape.transpose(shape.reshape(w, shape=(30, 40)), permutation=(1, 0))),
+            elementwise.real(product) - elementwise.imag(shape.transpose(turned, permutation=(1, 0))),
             elementwise.select(elementwise.equal(z, w), z, -w),
             shape.concatenate(z, elementwise.square(w), axis=1),
         ]
@@ -428,9 +433,10 @@ def test_what_is_compiled_does_not_go_through_python() -> None:
     rows = np.arange(100) % 7
 
     def all_of(x: Any, rows: Any) -> list[Any]:
+        shares = reduction.softmax(x, axes=(0,), undefined=False)
         grown = reduction.cumsum(special.gammaln(x) + special.zeta(2 + x, x), axis=0, reverse=True)
         return [
-            indexing.scatter_add(grown, rows, reduction.softmax(x, axes=(0,), undefined=False), axes=(0,), unique=False),
+            indexing.scatter_add(grown, rows, shares, axes=(0,), unique=False),
             elementwise.convert(reduction.argmax(operator.mul(grown, x), axis=0), dtype=np.dtype(np.int8)),
             elementwise.exp(elementwise.complex_(x, grown)),
         ]

@@ -45,6 +45,7 @@ __all__ = [
     "load",
     "object_code",
     "store",
+    "usable",
 ]
 
 LIMIT = 256 * 2**20  # bytes on disk, of all entries
@@ -207,6 +208,11 @@ def _refusal() -> str | None:
     if os.environ.get("FUNCTRACE_CACHE", "").strip().lower() in ("0", "off", "no", "false"):
         return "FUNCTRACE_CACHE switches it off"
     return _platform_refusal() or (None if _generator() else "functrace's sources changed, or are not in files")
+
+
+def usable() -> bool:
+    """Whether something may be cached, as far as it can be known without looking at the disk."""
+    return _refusal() is None
 
 
 @functools.cache

@@ -16,12 +16,22 @@ import numpy as np
 
 from functrace.backend import disk_cache, llvm, symbols
 from functrace.backend.compiler.emit import Unsupported
-from functrace.backend.compiler.program import Kernel, Module, compile_module, load_module, prepare
+from functrace.backend.compiler.program import (
+    Kernel,
+    Module,
+    compile_module,
+    description,
+    load_described,
+    load_module,
+    prepare,
+)
 from functrace.backend.dispatcher import Argument, Dispatcher, Output, Signature, make_dispatcher
+from functrace.backend.fingerprint import program_text
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Jaxpr
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.errors import CompilationWarning, DTypeError
+from functrace.util import without_collection
 
 __all__ = ["Executable", "compilation_disabled"]
 
@@ -43,32 +53,79 @@ class Executable:
     """
 
     def __init__(self, jaxpr: Jaxpr, constants: Sequence[Any] = ()) -> None:
-        self.jaxpr = prepare(jaxpr)
-        self.constants = [_owned(c, v.aval.dtype) for c, v in zip(constants, self.jaxpr.invars, strict=False)]
-        self.avals = [v.aval for v in self.jaxpr.invars[len(self.constants) :]]
+        self._given = jaxpr
+        self._jaxpr: Jaxpr | None = None
+        self.constants = [_owned(c, v.aval.dtype) for c, v in zip(constants, jaxpr.invars, strict=False)]
+        self.avals = [v.aval for v in jaxpr.invars[len(self.constants) :]]
         self.outputs: list[Output] = []
-        self.module: Module | None = None
+        self._module: Module | None = None
         self.kernel: Kernel | None = None
         #: Why there is no machine code.
         self.refusal: str | None = None
         self._python: Callable[..., list[Any]] | None = None
         self._dispatcher: Dispatcher | None = None
         self._signatures: set[Signature] = set()
-        self._compile()
+        with _compiling, without_collection():
+            self._make()
 
-    def _compile(self) -> None:
-        try:
+    @property
+    def jaxpr(self) -> Jaxpr:
+        """The program that is compiled: inlined and simplified."""
+        if self._jaxpr is None:
+            token = set_trace(EVAL)
+            try:
+                self._jaxpr = prepare(self._given)
+            finally:
+                reset_trace(token)
+        return self._jaxpr
+
+    @property
+    def module(self) -> Module | None:
+        """The plan and the code as text, of a program that has machine code; made when asked for if that is from disk."""
+        if self._module is None and self.kernel is not None:
             with _compiling:
-                self.outputs = [
-                    Output.number(a.dtype) if a.shape == () else Output.array(a.dtype, a.shape)
-                    for a in self.jaxpr.out_avals
-                ]
-                target = llvm.target()
-                self.module = compile_module(self.jaxpr, len(self.constants), target)
+                self._module = compile_module(self.jaxpr, len(self.constants), llvm.target())
+        return self._module
+
+    def _make(self) -> None:
+        """Machine code from the disk, where the traced program is its key; else a new plan and code."""
+        text = program_text(self._given) if disk_cache.usable() else None
+        if text is None:
+            self._compile(None)
+            return
+        target = llvm.target()
+        key = disk_cache.key("traced program", text, str(target), str(len(self.constants)), symbols.blas_convention())
+        found = disk_cache.load(key)
+        if found is not None:
+            try:
+                self.outputs = self._outputs()
+                self.kernel = load_described(found.code, found.meta, self.constants, target)
+            except Exception:  # what the code needs is not here any more
+                self.kernel = None
+        if self.kernel is None:
+            self._compile(key)
+
+    def _outputs(self) -> list[Output]:
+        avals = self._given.out_avals
+        return [Output.number(a.dtype) if a.shape == () else Output.array(a.dtype, a.shape) for a in avals]
+
+    def _compile(self, key: str | None) -> None:
+        """Plans and compiles; the code is kept on disk under `key`, if there is one, else under its own text."""
+        jaxpr = self.jaxpr
+        try:
+            self.outputs = self._outputs()
+            target = llvm.target()
+            module = self._module = compile_module(jaxpr, len(self.constants), target)
+            described = None if key is None else description(module)
+            if key is None or described is None:
+                convention = symbols.blas_convention()
                 code = disk_cache.object_code(
-                    "program", target, lambda: self._text(), self._text(), symbols.blas_convention(), opt=self.module.opt
+                    "program", target, lambda: module.text, module.text, convention, opt=module.opt
                 )
-                self.kernel = load_module(self.module, code, self.constants, target)
+            else:
+                code = llvm.compile_ir(module.text, target, module.opt)
+                disk_cache.store(key, code, {"name": "program", **described})
+            self.kernel = load_module(module, code, self.constants, target)
         except (Unsupported, DTypeError) as refusal:
             self.refusal = str(refusal)
         except Exception as error:
@@ -79,10 +136,6 @@ class Executable:
                 CompilationWarning,
                 stacklevel=2,
             )
-
-    def _text(self) -> str:
-        assert self.module is not None
-        return self.module.text
 
     def evaluate(self, *values: Any) -> list[Any]:
         """Runs the program as NumPy calls."""

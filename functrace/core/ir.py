@@ -219,8 +219,9 @@ def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[Eqn]:
     live = {v for v in outvars if type(v) is Var}
     kept = []
     for eqn in reversed(eqns):
-        if has_effects(eqn) or any(v in live for v in eqn.outvars):
-            live.update(a for a in eqn.invars if type(a) is Var)
+        outs = eqn.outvars
+        if (outs[0] in live if len(outs) == 1 else not live.isdisjoint(outs)) or has_effects(eqn):
+            live.update([a for a in eqn.invars if type(a) is Var])
             kept.append(eqn)
     kept.reverse()
     return kept

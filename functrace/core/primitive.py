@@ -127,7 +127,7 @@ class Primitive:
         unfold: Callable[..., list[Any]] | None = None,
         kink: Kink | None = None,
         formula: str | Callable[..., str] | None = None,
-        lower: Callable[..., Any] | None = None,
+        lower: Any = None,
         sparsity: Callable[..., Any] | None = None,
         cost: Callable[..., Any] | None = None,
         family: str = "other",

@@ -16,13 +16,30 @@ import numpy as np
 
 from functrace.core.lowering import Call
 
-__all__ = ["adjugate", "adjugate_derivative", "cholesky", "eig", "eigh", "inv", "qr", "slogdet", "solve", "svd", "triangular_solve"]
+__all__ = [
+    "adjugate",
+    "adjugate_derivative",
+    "cholesky",
+    "eig",
+    "eigh",
+    "inv",
+    "qr",
+    "slogdet",
+    "solve",
+    "svd",
+    "triangular_solve",
+]
 
 _INDEX = np.dtype(np.int64)
 
 
 def _suits(*avals: Any, **params: Any) -> bool:
-    return all(a.dtype.char in "fdFD" and a.size for a in avals)
+    return all(a.dtype.char in "fdFD" for a in avals)
+
+
+def _has_results(a: Any) -> bool:
+    """Not a matrix without elements, which has a determinant."""
+    return _suits(a) and 0 not in a.shape[-2:]
 
 
 def _real(dtype: np.dtype) -> np.dtype:
@@ -33,7 +50,9 @@ def _is_complex(dtype: np.dtype) -> bool:
     return dtype.kind == "c"
 
 
-def _each(c: Any, operands: Sequence[Any], outs: Sequence[Any], body: Callable[..., None], ranks: Sequence[int]) -> None:
+def _each(
+    c: Any, operands: Sequence[Any], outs: Sequence[Any], body: Callable[..., None], ranks: Sequence[int]
+) -> None:
     """`body(*operands, *outs)` for each matrix of the stacks; `ranks` are the axes that each has of its own."""
     arrays = [*operands, *outs]
     stack = arrays[0].shape[: len(arrays[0].shape) - ranks[0]]
@@ -182,7 +201,9 @@ def _scaled(c: Any, factor: Any, source: Any, goal: Any) -> None:
     """factor times a contiguous matrix."""
     e, dtype = c.e, source.dtype
     start, end = source.start(e), goal.start(e)
-    e.counted(source.size, lambda i: e.store(factor * e.load(e.offset(start, i, dtype), dtype), e.offset(end, i, dtype)))
+    e.counted(
+        source.size, lambda i: e.store(factor * e.load(e.offset(start, i, dtype), dtype), e.offset(end, i, dtype))
+    )
 
 
 class _Accurate:
@@ -430,9 +451,7 @@ def _emit_eig(c: Any, operands: list[Any], outs: list[Any]) -> None:
             c.expect_zero(info)
             c.copy(_turned(c, vectors), v)
             return
-        c.blas(
-            "geev", dtype, "N", "V", n, f.pointer, n, res.pointer, ims.pointer, *tail, info.pointer, flops=flops
-        )
+        c.blas("geev", dtype, "N", "V", n, f.pointer, n, res.pointer, ims.pointer, *tail, info.pointer, flops=flops)
         c.expect_zero(info)
         e.counted(n, lambda j: _eigenvector(c, n, j, (res, ims, vectors), (w, v)))
 
@@ -458,14 +477,22 @@ def _eigenvector(c: Any, n: int, j: str, found: Sequence[Any], goals: Sequence[A
     e.counted(n, step)
 
 
-solve = Call(_suits, _emit_solve, True)
-inv = Call(_suits, _emit_inv, True)
-slogdet = Call(_suits, _emit_slogdet, True)
-adjugate = Call(_suits, _emit_adjugate, True)
-adjugate_derivative = Call(_suits, _emit_adjugate_derivative, True)
-cholesky = Call(_suits, _emit_cholesky, True)
-triangular_solve = Call(_suits, _emit_triangular_solve, True)
-qr = Call(_suits, _emit_qr, True)
-eigh = Call(_suits, _emit_eigh, True)
-svd = Call(_suits, _emit_svd, True)
-eig = Call(_suits, _emit_eig, True)
+def _routine(emit: Callable[..., None], suits: Callable[..., bool] = _suits) -> Call:
+    def code(c: Any, operands: list[Any], outs: list[Any], **params: Any) -> None:
+        if any(out.size for out in outs):
+            emit(c, operands, outs, **params)
+
+    return Call(suits, code, True)
+
+
+solve = _routine(_emit_solve)
+inv = _routine(_emit_inv)
+slogdet = _routine(_emit_slogdet, _has_results)
+adjugate = _routine(_emit_adjugate)
+adjugate_derivative = _routine(_emit_adjugate_derivative)
+cholesky = _routine(_emit_cholesky)
+triangular_solve = _routine(_emit_triangular_solve)
+qr = _routine(_emit_qr)
+eigh = _routine(_emit_eigh)
+svd = _routine(_emit_svd, lambda a, *, full: _has_results(a) if full else _suits(a))
+eig = _routine(_emit_eig)

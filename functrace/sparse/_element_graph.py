@@ -62,6 +62,8 @@ class Graph:
         self.dtypes: list[np.dtype] = []
         self.active: list[bool] = []
         self.domains: list[int] = []
+        #: Per node, whether its value is known. (Read in place where it is asked most often.)
+        self.numbers: list[bool] = []
         self._known: dict[Any, int] = {}
         self.one = self.number(dtype.type(1))
         self.zero = self.number(dtype.type(0))
@@ -77,6 +79,7 @@ class Graph:
         self.dtypes.append(dtype)
         self.active.append(active)
         self.domains.append(domain)
+        self.numbers.append(primitive is None and isinstance(value, np.generic))
         return len(self.primitives) - 1
 
     def number(self, value: Any) -> int:
@@ -100,7 +103,7 @@ class Graph:
 
     def is_number(self, node: int) -> bool:
         """Whether a node's value is known."""
-        return self.primitives[node] is None and isinstance(self.values[node], np.generic)
+        return self.numbers[node]
 
     def apply(
         self, primitive: Primitive, operands: Sequence[int], params: dict[str, Any], dtype: np.dtype
@@ -124,10 +127,11 @@ class Graph:
             key, node = (primitive, operands, id(params)), None
         if node is not None:
             return node
-        numbers, domain, active = True, UNIFORM, False
+        known, domains, numbers, domain, active = self.numbers, self.domains, True, UNIFORM, False
         for o in operands:
-            numbers = numbers and self.is_number(o)
-            domain = _joined(domain, self.domains[o])
+            numbers = numbers and known[o]
+            if domains[o] != domain:
+                domain = _joined(domain, domains[o])
             active = active or self.active[o]
         if numbers and operands:
             value = np.asarray(evaluate_plain(primitive, [self.values[o] for o in operands], params))[()]
@@ -144,7 +148,7 @@ class Graph:
         """A node as coefficient and the rest."""
         if self.primitives[x] is mul:
             first, rest = self.operands[x]
-            if self.is_number(first) or self.domains[first] != self.domains[x]:
+            if self.numbers[first] or self.domains[first] != self.domains[x]:
                 return first, rest
         return None, x
 
@@ -198,9 +202,9 @@ class Graph:
         return self._apply(neg, (x,), _NOTHING, self.dtypes[x])
 
     def mul(self, x: int, y: int) -> int:
-        if self.is_number(y):
+        if self.numbers[y]:
             x, y = y, x
-        if self.is_number(x):
+        if self.numbers[x]:
             return self._scaled(x, y)
         whole = _joined(self.domains[x], self.domains[y])
         if self.primitives[x] is neg and self.domains[x] == whole:
@@ -228,7 +232,7 @@ class Graph:
             return y
         if value == -1:
             return self.neg(y)
-        if self.is_number(y):
+        if self.numbers[y]:
             return self.number(self.dtypes[y].type(float(value) * float(self.values[y])))
         if self.primitives[y] is neg:
             return self.mul(self.number(-value), self.operands[y][0])

@@ -25,12 +25,12 @@ from functrace.control.call import executable, jit_call, run_jaxpr, simplified
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, has_effects, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.errors import ArgumentError, RecompilationWarning
+from functrace.errors import ArgumentError, InputError, RecompilationWarning
 from functrace.interpreters.simplify import with_uniform_constants
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, check_callable, check_hashable, export
 from functrace.transforms._flatten import call as call_user
-from functrace.util import user_line
+from functrace.util import user_line, without_collection
 
 __all__ = ["CacheInfo", "Jitted", "Lowered", "jit"]
 
@@ -54,10 +54,10 @@ class CacheInfo(NamedTuple):
 class _Program:
     """One traced specialization."""
 
-    __slots__ = ("_executable", "constants", "jaxpr", "out_tree")
+    __slots__ = ("_executable", "constants", "in_tree", "jaxpr", "out_tree")
 
-    def __init__(self, jaxpr: Jaxpr, constants: list[Any], out_tree: tree.TreeDef) -> None:
-        self.jaxpr, self.constants, self.out_tree = jaxpr, constants, out_tree
+    def __init__(self, jaxpr: Jaxpr, constants: list[Any], in_tree: tree.TreeDef, out_tree: tree.TreeDef) -> None:
+        self.jaxpr, self.constants, self.in_tree, self.out_tree = jaxpr, constants, in_tree, out_tree
         self._executable: Executable | None = None
 
     def executable(self) -> Executable:
@@ -107,16 +107,28 @@ class Lowered:
                 f"there is no machine code: {compiled.refusal}", where=user_line(), remedy="look at the schedule"
             )
         text = compiled.module.text
-        return text if dialect == "llvm" else llvm.assembly(text, llvm.target())
+        return text if dialect == "llvm" else llvm.assembly(text, llvm.target(), compiled.module.opt)
 
     def compile(self) -> Callable[..., Any]:
-        """A function of arguments of exactly these types."""
+        """A function of arguments of exactly these types, without the static ones.
+
+        Raises:
+            InputError: its arguments are of other types (when called).
+        """
         program = self._program
         program.executable()
+        avals = program.jaxpr.in_avals[len(program.constants) :]
 
         def compiled(*args: Any, **kwargs: Any) -> Any:
-            leaves, _ = tree.flatten((args, kwargs))
-            return _run(program, [canonicalize(leaf) for leaf in leaves])
+            leaves, in_tree = tree.flatten((args, kwargs))
+            values = [canonicalize(leaf) for leaf in leaves]
+            if in_tree != program.in_tree or [aval_of(v) for v in values] != avals:
+                raise InputError(
+                    f"{self._name} was compiled for arguments of other types",
+                    where=user_line(), got=", ".join(str(aval_of(v)) for v in values),
+                    remedy=f"pass {', '.join(map(str, avals))}, or call the jitted function itself",
+                )  # fmt: skip
+            return _run(program, values)
 
         return compiled
 
@@ -238,7 +250,7 @@ class Jitted:
         leaves = [canonicalize(leaf) for leaf in raw]
         weak = tuple(type(leaf) in _WEAK or getattr(leaf, "weak", False) for leaf in raw)
         avals = tuple(aval_of(leaf) for leaf in leaves)
-        kinds = tuple(type(value) for _, value in (*static, *named))
+        kinds = tuple(_kind(value) for _, value in (*static, *named))
         key = (in_tree, avals, weak, static, named, kinds)
         program = self._programs.get(key)
         if program is not None:
@@ -283,8 +295,9 @@ class Jitted:
             out_tree.append(structure)
             return [canonicalize(leaf) for leaf in leaves]
 
-        jaxpr, constants = hoist_constants(with_uniform_constants(stage(flat_fun, avals, weak, "jit")))
-        return _Program(jaxpr, constants, out_tree[0])
+        with without_collection():
+            jaxpr, constants = hoist_constants(with_uniform_constants(stage(flat_fun, avals, weak, "jit")))
+        return _Program(jaxpr, constants, in_tree, out_tree[0])
 
     def trace(self, *args: Any, **kwargs: Any) -> ClosedJaxpr:
         """The traced program for these arguments; its first inputs are what the function closes over."""
@@ -309,6 +322,15 @@ class Jitted:
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
+
+
+def _kind(value: Any) -> Any:
+    """What tells apart static values that are equal: their types, the signs of zeros."""
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_kind, value))
+    if isinstance(value, (float, complex)):
+        return type(value), str(value)
+    return type(value)
 
 
 def _kept(leaf: Any) -> Any:

@@ -6,57 +6,20 @@ which may be fused; NaN, infinities and signed zeros go through.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from functrace.backend.compiler.combinations import COMBINATIONS, neutral
+from functrace.backend.compiler.conversions import Conversions
+from functrace.backend.compiler.dtypes import BOOL, FLOATS, INDEX, Unsupported, element_type, literal, memory_type
+from functrace.backend.compiler.lanes import Lanes
 from functrace.backend.compiler.outside import Outside
 from functrace.backend.compiler.pairs import Pairs, real_type
 from functrace.backend.llvm import Target
 
 __all__ = ["BOOL", "INDEX", "Emitter", "Unsupported", "Value", "element_type", "memory_type", "neutral"]
-
-_FLOATS = {np.dtype(np.float64): "double", np.dtype(np.float32): "float"}
-BOOL = np.dtype(np.bool_)
-INDEX = np.dtype(np.int64)
-
-
-class Unsupported(Exception):
-    """The emitter has no code for this operation on this dtype."""
-
-
-def element_type(dtype: np.dtype) -> str:
-    """The LLVM type of one number in a register."""
-    if dtype in _FLOATS:
-        return _FLOATS[dtype]
-    if dtype.kind == "b":
-        return "i1"
-    if dtype.kind in "iu":
-        return f"i{dtype.itemsize * 8}"
-    if dtype.name in ("complex64", "complex128"):  # as elements of arrays; registers hold pairs
-        return f"[2 x {element_type(real_type(dtype))}]"
-    if dtype.name == "float16":
-        return "half"
-    raise Unsupported(f"numbers of type {dtype.name}")
-
-
-def memory_type(dtype: np.dtype) -> str:
-    """The LLVM type of one number in memory."""
-    return "i8" if dtype.kind == "b" else element_type(dtype)
-
-
-def literal(value: Any, dtype: np.dtype) -> str:
-    """A constant in LLVM's spelling."""
-    if dtype.kind == "f":
-        number = float(dtype.type(value))
-        if dtype.itemsize == 2:
-            return f"0xH{np.float16(value).view(np.uint16):04X}"
-        return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"
-    if dtype.kind == "b":
-        return "true" if value else "false"
-    return str(int(dtype.type(value)))
 
 
 class Value:
@@ -144,7 +107,7 @@ _COMPARISONS = {
 }
 
 
-class Emitter(Outside, Pairs):
+class Emitter(Conversions, Lanes, Outside, Pairs):
     """Lines of LLVM IR, with what they use from outside."""
 
     def __init__(self, target: Target) -> None:
@@ -250,21 +213,6 @@ class Emitter(Outside, Pairs):
         dtype, lanes = values[0].dtype, max(v.lanes for v in values)
         return [self.widened(o, lanes) if isinstance(o, Value) else self.constant(o, dtype, lanes) for o in operands]
 
-    def widened(self, value: Value, lanes: int) -> Value:
-        """One number in every lane."""
-        if value.lanes == lanes:
-            return value
-        if value.constant is not None:
-            return self.constant(value.constant, value.dtype, lanes)
-        if value.parts is not None:
-            return self.part_by_part(value, lambda part: self.widened(part, lanes))
-        kind = element_type(value.dtype)
-        vector = f"<{lanes} x {kind}>"
-        first = self.op(f"insertelement {vector} poison, {kind} {value.name}, i32 0", value.dtype, lanes)
-        return self.op(
-            f"shufflevector {vector} {first.name}, {vector} poison, <{lanes} x i32> zeroinitializer", value.dtype, lanes
-        )
-
     # operations
 
     def arithmetic(self, name: str, x: Any, y: Any) -> Value:
@@ -332,62 +280,6 @@ class Emitter(Outside, Pairs):
             mask = self.widened(mask, lanes)
         return self.op(f"select {mask.type} {mask.name}, {x.type} {x.name}, {y.type} {y.name}", x.dtype, lanes)
 
-    def convert(self, x: Value, dtype: np.dtype) -> Value:
-        """The value as another dtype, as NumPy's astype does it."""
-        if x.dtype == dtype:
-            return x
-        if x.constant is not None:
-            with np.errstate(all="ignore"):
-                return self.constant(np.asarray(x.constant).astype(dtype), dtype, x.lanes)
-        source, kind = x.dtype.kind, dtype.kind
-        if kind == "b":
-            return x != 0
-        if source == "c":
-            real = real_type(dtype) if kind == "c" else dtype
-            re, im = x.parts
-            return self.pair(self.convert(re, real), self.convert(im, real)) if kind == "c" else self.convert(re, real)
-        if kind == "c":
-            return self.pair(self.convert(x, real_type(dtype)), 0.0)
-        single = np.dtype(np.float32)
-        if "float16" in (x.dtype.name, dtype.name):
-            if not self.target.halves:
-                raise Unsupported("conversion of halves")
-            if single not in (x.dtype, dtype):
-                return self.convert(self.convert(x, single), dtype)
-        if source == "f" and kind == "f":
-            action = "fpext" if dtype.itemsize > x.dtype.itemsize else "fptrunc"
-        elif source == "f":
-            return self._truncated(x, dtype)
-        elif kind == "f":
-            action = "sitofp" if source == "i" else "uitofp"
-        elif dtype.itemsize < x.dtype.itemsize:
-            action = "trunc"
-        elif dtype.itemsize == x.dtype.itemsize and source != "b":
-            return Value(self, x.name, dtype, x.lanes)
-        else:
-            action = "sext" if source == "i" else "zext"
-        goal = Value(self, "", dtype, x.lanes)
-        return self.op(f"{action} {x.type} {x.name} to {goal.type}", dtype, x.lanes)
-
-    def _truncated(self, x: Value, dtype: np.dtype) -> Value:
-        """Float to integer; out of range as the instructions of x86 have it."""
-        narrow = dtype.itemsize < 4 or (dtype.kind == "u" and dtype.itemsize == 4)
-        if narrow:  # the lower bits of a wider integer
-            wide = np.dtype(np.int32 if dtype.itemsize < 4 else np.int64)
-            return self.convert(self._truncated(x, wide), dtype)
-        signed = np.dtype(f"int{8 * dtype.itemsize}")
-        limit = 2.0 ** (8 * dtype.itemsize - 1)
-        if dtype.kind == "u":
-            upper = x >= limit
-            low = self._truncated(self.select(upper, x - limit, x), signed)
-            found = self.select(upper, low ^ -(2 ** (8 * dtype.itemsize - 1)), low)
-            return self.convert(found, dtype)
-        goal = self.blank(dtype, x.lanes)
-        inside = (x >= -limit) & (x < limit)
-        safe = self.select(inside, x, 0.0)
-        number = self.op(f"fptosi {safe.type} {safe.name} to {goal.type}", dtype, x.lanes)
-        return self.select(inside, number, -(2 ** (8 * dtype.itemsize - 1)))
-
     def intrinsic(self, name: str, *operands: Any) -> Value:
         """LLVM's function of that name on operands of one type."""
         values = self.matched(*operands)
@@ -398,16 +290,11 @@ class Emitter(Outside, Pairs):
         arguments = ", ".join(f"{v.type} {v.name}" for v in values)
         return self.op(f"call {x.type} @llvm.{name}.{suffix}({arguments})", x.dtype, x.lanes)
 
-    def bits(self, x: Value, dtype: np.dtype) -> Value:
-        """The same bits as another type of the same width."""
-        goal = Value(self, "", dtype, x.lanes)
-        return self.op(f"bitcast {x.type} {x.name} to {goal.type}", dtype, x.lanes)
-
     def math(self, name: str, *operands: Any) -> Value:
         """A function of the vector library."""
         values = self.matched(*operands)
         x = values[0]
-        if x.dtype not in _FLOATS:
+        if x.dtype not in FLOATS:
             raise Unsupported(f"{name} of {x.dtype.name}")
         bits = x.dtype.itemsize * 8
         width = self.target.lanes(bits)
@@ -423,70 +310,9 @@ class Emitter(Outside, Pairs):
             parts.append(self.op(f"call {pieces[0].type} {pointer}({arguments})", x.dtype, width))
         return self._joined(parts, x.lanes)
 
-    def _lanes(self, x: Value, start: int, width: int) -> Value:
-        """Some lanes of a vector, filled up with its first."""
-        if x.parts is not None:
-            return self.part_by_part(x, lambda part: self._lanes(part, start, width))
-        if start == 0 and x.lanes == width:
-            return x
-        order = ", ".join(f"i32 {start + k if start + k < x.lanes else 0}" for k in range(width))
-        return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{width} x i32> <{order}>", x.dtype, width)
-
-    def vector(self, values: list[Value]) -> Value:
-        """Numbers side by side."""
-        if values[0].parts is not None:
-            return self.pair(*[self.vector([v.parts[k] for v in values]) for k in (0, 1)])
-        lanes, dtype = len(values), values[0].dtype
-        goal = self.blank(dtype, lanes)
-        found = self.blank(dtype, lanes, "poison")
-        for k, value in enumerate(values):
-            text = f"insertelement {goal.type} {found.name}, {value.type} {value.name}, i32 {k}"
-            found = self.op(text, dtype, lanes)
-        return found
-
-    def shifted(self, before: Value, x: Value, count: int) -> Value:
-        """The lanes of a vector moved up by some; lanes of `before` move in."""
-        if x.parts is not None:
-            return self.pair(*[self.shifted(p, q, count) for p, q in zip(before.parts, x.parts, strict=True)])
-        order = ", ".join(f"i32 {k - count if k >= count else x.lanes + k}" for k in range(x.lanes))
-        return self.op(
-            f"shufflevector {x.type} {x.name}, {x.type} {before.name}, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes
-        )
-
-    def reversed(self, x: Value) -> Value:
-        """The lanes in the opposite order."""
-        if x.parts is not None:
-            return self.part_by_part(x, self.reversed)
-        order = ", ".join(f"i32 {k}" for k in range(x.lanes - 1, -1, -1))
-        return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes)
-
-    def _joined(self, parts: list[Value], lanes: int) -> Value:
-        while len(parts) > 1:
-            parts = [self._pair(parts[k], parts[k + 1]) for k in range(0, len(parts), 2)]
-        return parts[0] if parts[0].lanes == lanes else self._lanes(parts[0], 0, lanes)
-
-    def _pair(self, x: Value, y: Value) -> Value:
-        lanes = 2 * x.lanes
-        order = ", ".join(f"i32 {k}" for k in range(lanes))
-        return self.op(
-            f"shufflevector {x.type} {x.name}, {y.type} {y.name}, <{lanes} x i32> <{order}>", x.dtype, lanes
-        )
-
     def combine(self, name: str, x: Value, y: Value) -> Value:
         """One step of a reduction."""
         return COMBINATIONS[name](self, x, y)
-
-    def horizontal(self, name: str, x: Value) -> Value:
-        """A vector's lanes combined to one number, by halves."""
-        while x.lanes > 2:
-            half = x.lanes // 2
-            x = self.combine(name, self._lanes(x, 0, half), self._lanes(x, half, half))
-        return x if x.lanes == 1 else self.combine(name, self.lane(x, 0), self.lane(x, 1))
-
-    def lane(self, x: Value, position: int) -> Value:
-        if x.parts is not None:
-            return self.part_by_part(x, lambda part: self.lane(part, position))
-        return self.op(f"extractelement {x.type} {x.name}, i32 {position}", x.dtype)
 
     def guarded(self, x: Value, length: int) -> Value:
         """A position on an axis; where it is out of range 0, and the program is declared to have failed."""
@@ -596,56 +422,3 @@ class Emitter(Outside, Pairs):
 
 def _suffix(dtype: np.dtype) -> str:
     return f"f{dtype.itemsize * 8}" if dtype.kind == "f" else f"i{dtype.itemsize * 8}"
-
-
-def _nan_first(relation: str) -> Callable[[Emitter, Value, Value], Value]:
-    """NumPy's maximum and minimum: the first operand when it is NaN, the second when that is."""
-
-    def choose(e: Emitter, x: Value, y: Value) -> Value:
-        if x.dtype.kind != "f":
-            return e.select(e.compare(relation, x, y), x, y)
-        better = e.compare(relation, x, y) | e.op(f"fcmp uno {x.type} {x.name}, {x.name}", BOOL, x.lanes)
-        return e.select(better, x, y)
-
-    return choose
-
-
-def _nan_last(relation: str) -> Callable[[Emitter, Value, Value], Value]:
-    """NumPy's fmax and fmin: the operand that is not NaN."""
-
-    def choose(e: Emitter, x: Value, y: Value) -> Value:
-        if x.dtype.kind != "f":
-            return e.select(e.compare(relation, x, y), x, y)
-        better = e.compare(relation, x, y) | e.op(f"fcmp uno {y.type} {y.name}, {y.name}", BOOL, x.lanes)
-        return e.select(better, x, y)
-
-    return choose
-
-
-COMBINATIONS: dict[str, Callable[[Emitter, Value, Value], Value]] = {
-    "add": lambda e, x, y: e.arithmetic("add", x, y),
-    "mul": lambda e, x, y: e.arithmetic("mul", x, y),
-    "max": _nan_first(">="),
-    "min": _nan_first("<="),
-    "fmax": _nan_last(">"),
-    "fmin": _nan_last("<"),
-    "and": lambda e, x, y: e.bitwise("and", x, y),
-    "or": lambda e, x, y: e.bitwise("or", x, y),
-}
-
-
-def neutral(name: str, dtype: np.dtype) -> Any:
-    """What a combination starts from; -0.0 for sums, which alone leaves -0.0 as it is."""
-    if name == "add":
-        return -0.0 if dtype.kind == "f" else complex(-0.0, -0.0) if dtype.kind == "c" else 0
-    if name == "mul":
-        return 1
-    if name in ("and", "or"):
-        return name == "and"
-    if dtype.kind == "f":
-        return {"max": -np.inf, "min": np.inf}.get(name, np.nan)
-    low = name in ("max", "fmax")
-    if dtype.kind == "b":
-        return not low
-    limits = np.iinfo(dtype)
-    return limits.min if low else limits.max

@@ -13,17 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from functrace.backend import symbols
 from functrace.backend.compiler.affine import Affine
 from functrace.backend.compiler.chunks import LONG, Chunk, Registers
-from functrace.backend.compiler.emit import INDEX, Emitter, Unsupported, Value, neutral
+from functrace.backend.compiler.emit import INDEX, Emitter, neutral
 from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.library_calls import LibraryCalls
 from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
-from functrace.backend.compiler.positions import Positions
 from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step, choose, has_element_type
+from functrace.backend.compiler.positions import Positions
 from functrace.core.ir import Atom, Eqn, Jaxpr, Literal, Var
 from functrace.core.lowering import Elementwise, Indexed, Reduction, Scan
 from functrace.core.types import ShapedArray

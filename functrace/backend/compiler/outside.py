@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from functrace.backend.compiler.emit import Emitter, Value
+    from functrace.backend.compiler.emit import Value
 
 __all__ = ["Outside"]
 
@@ -18,7 +18,7 @@ _EXACT = {8: 2.0**52, 4: 2.0**23}  # by the bytes of a float: up to here it has 
 class Outside:
     """What the emitter does lane by lane, or by branches."""
 
-    def outside(self: Emitter, name: str, *operands: Value, result: np.dtype | None = None, tail: str = "") -> Value:
+    def outside(self: Any, name: str, *operands: Value, result: np.dtype | None = None, tail: str = "") -> Value:
         """A function of single numbers, called for every lane.
 
         Args:
@@ -45,21 +45,21 @@ class Outside:
         assert found is not None
         return found
 
-    def special(self: Emitter, name: str, *operands: Any) -> Value:
+    def special(self: Any, name: str, *operands: Any) -> Value:
         """A special function of SciPy's; it computes in double precision."""
         values = self.matched(*operands)
         double = np.dtype(np.float64)
         found = self.outside(f"special:{name}", *[self.convert(v, double) for v in values], tail=", i32 0")
         return self.convert(found, values[0].dtype)
 
-    def every(self: Emitter, flags: Value) -> str:
+    def every(self: Any, flags: Value) -> str:
         """Whether all lanes hold."""
         if flags.lanes == 1:
             return flags.name
         bits = self.index(f"bitcast {flags.type} {flags.name} to i{flags.lanes}")
         return self.index(f"icmp eq i{flags.lanes} {bits}, -1")
 
-    def settled(self: Emitter, flags: Value, value: Value, otherwise: Callable[[], Value]) -> Value:
+    def settled(self: Any, flags: Value, value: Value, otherwise: Callable[[], Value]) -> Value:
         """The value where all flags hold; else what `otherwise` emits, in a branch of its own."""
         before, slow, end = self.block, self.new_label("rare"), self.new_label("common")
         self.line(f"br i1 {self.every(flags)}, label %{end}, label %{slow}")
@@ -72,7 +72,7 @@ class Outside:
         self.lines += self.phi(found, [(value, before), (other, last)])
         return found
 
-    def repeated(self: Emitter, state: list[Value], step: Callable[[list[Value]], tuple[list[Value], Value]]) -> list[Value]:
+    def repeated(self: Any, state: list[Value], step: Callable[[list[Value]], tuple[list[Value], Value]]) -> list[Value]:
         """Steps until no lane goes on: `step` gives the new state, and where to go on. At least one step is made."""
         before, head, end = self.block, self.new_label("again"), self.new_label("done")
         self.line(f"br label %{head}")
@@ -91,7 +91,7 @@ class Outside:
         self.label(end)
         return leaving
 
-    def remainder(self: Emitter, x: Any, y: Any) -> Value:
+    def remainder(self: Any, x: Any, y: Any) -> Value:
         """C's fmod, which is exact; for integers C's %, whose divisors are not 0."""
         x, y = self.matched(x, y)
         if x.dtype.kind in "iu":
@@ -110,12 +110,12 @@ class Outside:
         usual = (self.intrinsic("fabs", whole) < _EXACT[size]) & (size_of_y < np.inf)
         return self.settled(usual, rest, lambda: self.outside(name, x, y))
 
-    def quotient(self: Emitter, x: Any, y: Any) -> Value:
+    def quotient(self: Any, x: Any, y: Any) -> Value:
         """C's / of integers; divisors are not 0, and quotients in range."""
         x, y = self.matched(x, y)
         return self.op(f"{x.dtype.kind.replace('i', 's')}div {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
 
-    def refuse(self: Emitter, flags: Value) -> None:
+    def refuse(self: Any, flags: Value) -> None:
         """Where a flag holds, the program is declared to have failed: it runs again by NumPy calls."""
         self.guards = True
         bit = self.index(f"xor i1 {self.every(~flags)}, true")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from functrace.backend.compiler.emit import Emitter, Value
+    from functrace.backend.compiler.emit import Value
 
 __all__ = ["Pairs", "real_type"]
 
@@ -25,11 +25,11 @@ def real_type(dtype: np.dtype) -> np.dtype:
 class Pairs:
     """What the emitter does to complex numbers."""
 
-    def plain(self: Emitter, name: str, x: Value, y: Value) -> Value:
+    def plain(self: Any, name: str, x: Value, y: Value) -> Value:
         """An operation on floats that is not fused with others."""
         return self.op(f"f{name} {x.type} {x.name}, {y.name}", x.dtype, x.lanes)
 
-    def pair(self: Emitter, re: Any, im: Any) -> Value:
+    def pair(self: Any, re: Any, im: Any) -> Value:
         """A complex number of its parts."""
         from_values = self.matched(re, im)
         re, im = from_values
@@ -40,12 +40,12 @@ class Pairs:
             found.constant = dtype.type(complex(re.constant, im.constant))
         return found
 
-    def part_by_part(self: Emitter, x: Value, function: Callable[[Value], Value]) -> Value:
+    def part_by_part(self: Any, x: Value, function: Callable[[Value], Value]) -> Value:
         """The same done to both parts."""
         re, im = x.parts
         return self.pair(function(re), function(im))
 
-    def complex_arithmetic(self: Emitter, name: str, x: Value, y: Value) -> Value:
+    def complex_arithmetic(self: Any, name: str, x: Value, y: Value) -> Value:
         (a, b), (c, d) = x.parts, y.parts
         if name in ("add", "sub"):
             return self.pair(self.arithmetic(name, a, c), self.arithmetic(name, b, d))
@@ -54,7 +54,7 @@ class Pairs:
             return self.pair(re, self.plain("add", self.plain("mul", a, d), self.plain("mul", b, c)))
         return self._quotient_of_pairs(a, b, c, d)
 
-    def _quotient_of_pairs(self: Emitter, a: Value, b: Value, c: Value, d: Value) -> Value:
+    def _quotient_of_pairs(self: Any, a: Value, b: Value, c: Value, d: Value) -> Value:
         size_c, size_d = self.intrinsic("fabs", c), self.intrinsic("fabs", d)
         wide = size_c >= size_d
         large, small = self.select(wide, c, d), self.select(wide, d, c)
@@ -73,7 +73,7 @@ class Pairs:
             self.select(nothing, self.plain("div", b, size_c), im),
         )
 
-    def complex_outside(self: Emitter, name: str, x: Value) -> Value:
+    def complex_outside(self: Any, name: str, x: Value) -> Value:
         """A function of C's of a complex double, called for every lane."""
         double = np.dtype(np.float64)
         pointer = self.symbol(name)
@@ -89,14 +89,14 @@ class Pairs:
 
     # memory
 
-    def _interleaved(self: Emitter, mask: str | None, lanes: int) -> str | None:
+    def _interleaved(self: Any, mask: str | None, lanes: int) -> str | None:
         """A mask for both parts of each number."""
         if mask is None:
             return None
         order = ", ".join(f"i32 {k // 2}" for k in range(2 * lanes))
         return self.index(f"shufflevector <{lanes} x i1> {mask}, <{lanes} x i1> poison, <{2 * lanes} x i32> <{order}>")
 
-    def load_pairs(self: Emitter, pointer: str, dtype: np.dtype, lanes: int, mask: str | None) -> Value:
+    def load_pairs(self: Any, pointer: str, dtype: np.dtype, lanes: int, mask: str | None) -> Value:
         real = real_type(dtype)
         if lanes == 1:
             return self.pair(self.load(pointer, real), self.load(self.offset(pointer, 1, real), real))
@@ -110,7 +110,7 @@ class Pairs:
 
         return self.pair(every_other(0), every_other(1))
 
-    def store_pairs(self: Emitter, x: Value, pointer: str, mask: str | None) -> None:
+    def store_pairs(self: Any, x: Value, pointer: str, mask: str | None) -> None:
         re, im = x.parts
         lanes = x.lanes
         if lanes == 1:
@@ -121,6 +121,6 @@ class Pairs:
         text = f"shufflevector {re.type} {re.name}, {im.type} {im.name}, <{2 * lanes} x i32> <{order}>"
         self.store(self.op(text, re.dtype, 2 * lanes), pointer, self._interleaved(mask, lanes))
 
-    def behind_pointers(self: Emitter, pointers: str, real: np.dtype, lanes: int) -> str:
+    def behind_pointers(self: Any, pointers: str, real: np.dtype, lanes: int) -> str:
         """The addresses of the imaginary parts."""
         return self.pointer(f"getelementptr {self.blank(real).type}, <{lanes} x ptr> {pointers}, i64 1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from functrace.backend.compiler.emit import INDEX, Value
 from functrace.backend.compiler.nest import StoreSink, emit_nest
@@ -11,16 +11,13 @@ from functrace.backend.compiler.nodes import Reader
 from functrace.backend.compiler.places import Buffer, Place
 from functrace.core.ir import Literal
 
-if TYPE_CHECKING:
-    from functrace.backend.compiler.execute import Context
-
 __all__ = ["Positions"]
 
 
 class Positions:
     """What scatters are written in."""
 
-    def assign(self: Context, source: Place | Literal, goal: Buffer) -> None:
+    def assign(self: Any, source: Place | Literal, goal: Buffer) -> None:
         """Copies an array, or writes one number everywhere."""
         if isinstance(source, Literal):
             number = source.val
@@ -28,7 +25,7 @@ class Positions:
         else:
             self.copy(self.materialise(source), goal)
 
-    def map(self: Context, goal: Buffer, element: Callable[[Reader, Any], Any]) -> None:
+    def map(self: Any, goal: Buffer, element: Callable[[Reader, Any], Any]) -> None:
         """Writes every element; `element(reader, index)` gives its node."""
         if 0 in goal.shape:
             return
@@ -39,18 +36,18 @@ class Positions:
             address = address + i * stride
         emit_nest(self.e, goal.shape, [StoreSink(element(reader, index), goal.pointer, address)])
 
-    def position(self: Context, index: Buffer, positions: Sequence[str], length: int) -> tuple[str, str]:
+    def position(self: Any, index: Buffer, positions: Sequence[str], length: int) -> tuple[str, str]:
         """An element of an array of positions on an axis, and whether it is in range."""
         e = self.e
         found = e.convert(e.load(self.part(index, positions), index.dtype), INDEX)
         return found.name, e.index(f"icmp ult i64 {found.name}, {length}")
 
-    def behind(self: Context, buffer: Buffer, positions: Sequence[str]) -> Buffer:
+    def behind(self: Any, buffer: Buffer, positions: Sequence[str]) -> Buffer:
         """The part of an array at positions on its first axes."""
         count = len(positions)
         return Buffer(self.part(buffer, positions), buffer.shape[count:], buffer.dtype, buffer.strides[count:])
 
-    def view(self: Context, buffer: Buffer, axes: Sequence[int], steps: Sequence[tuple[str, int]]) -> Buffer:
+    def view(self: Any, buffer: Buffer, axes: Sequence[int], steps: Sequence[tuple[str, int]]) -> Buffer:
         """Some axes of an array, at positions (registers) on axes of these strides."""
         e, pointer = self.e, buffer.start(self.e)
         for position, stride in steps:
@@ -59,7 +56,7 @@ class Positions:
         shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
         return Buffer(pointer, shape, buffer.dtype, strides)
 
-    def where(self: Context, flags: Sequence[str], body: Callable[[], None]) -> None:
+    def where(self: Any, flags: Sequence[str], body: Callable[[], None]) -> None:
         """Code that runs if all flags hold; else the program is declared to have failed."""
         e = self.e
         e.guards = True
@@ -76,7 +73,7 @@ class Positions:
         e.line(f"br label %{end}")
         e.label(end)
 
-    def update(self: Context, goal: Buffer, source: Buffer, combine: Callable[..., Value] | None) -> None:
+    def update(self: Any, goal: Buffer, source: Buffer, combine: Callable[..., Value] | None) -> None:
         """Writes an array to another, or combines it with what is there."""
 
         def element(reader: Reader, index: Any) -> Any:
@@ -93,16 +90,16 @@ class Positions:
         at = goal.start(e)
         e.store(new if combine is None else combine(e, e.load(at, goal.dtype), new), at)
 
-    def zero(self: Context, goal: Buffer) -> None:
+    def zero(self: Any, goal: Buffer) -> None:
         """Writes 0 everywhere."""
         self.map(goal, lambda reader, index: reader.constant(0, goal.dtype))
 
-    def part_from(self: Context, buffer: Buffer, start: str, shape: tuple[int, ...]) -> Buffer:
+    def part_from(self: Any, buffer: Buffer, start: str, shape: tuple[int, ...]) -> Buffer:
         """So many elements of an array of one axis, from a position (register) on."""
         place = self.view(buffer, [], [(start, buffer.strides[0])])
         return Buffer(place.pointer, shape, buffer.dtype, buffer.strides)
 
-    def add_product(self: Context, goal: Buffer, x: Buffer, number: Buffer) -> None:
+    def add_product(self: Any, goal: Buffer, x: Buffer, number: Buffer) -> None:
         """goal += x times a number in memory."""
 
         def element(reader: Reader, index: Any) -> Any:

@@ -20,7 +20,7 @@ from functrace.backend.compiler.python_call import emit_python_call
 from functrace.backend.llvm import Target
 from functrace.core.ir import Jaxpr
 
-__all__ = ["Kernel", "Module", "compile_module", "load_module", "prepare"]
+__all__ = ["Kernel", "Module", "compile_module", "description", "load_described", "load_module", "prepare"]
 
 _LONG = 1e5  # element operations: about 50 microseconds
 
@@ -140,13 +140,39 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
 
 def load_module(module: Module, code: bytes, constants: Sequence[np.ndarray], target: Target | None = None) -> Kernel:
     """Links machine code of a module into this process."""
+    long = not module.uses_python and module.work > _LONG
+    return _linked(code, module.symbols, module.objects, constants, module.workspace, long, target)
+
+
+def description(module: Module) -> dict[str, Any] | None:
+    """What another process has to know to link the module's code, as plain data; None if that is not enough."""
+    if module.objects:
+        return None
+    long = not module.uses_python and module.work > _LONG
+    return {"symbols": module.symbols, "workspace": module.workspace, "long": long}
+
+
+def load_described(code: bytes, described: dict[str, Any], constants: Sequence[np.ndarray], target: Target) -> Kernel:
+    """Links machine code with its description into this process."""
+    return _linked(code, described["symbols"], [], constants, described["workspace"], described["long"], target)
+
+
+def _linked(
+    code: bytes,
+    names: Sequence[str],
+    objects: list[Any],
+    constants: Sequence[np.ndarray],
+    workspace: int,
+    long: bool,
+    target: Target | None,
+) -> Kernel:
     library = llvm.load(code, target or llvm.target())
     addresses = []
-    for name in module.symbols:
+    for name in names:
         if name.startswith("object:"):
-            addresses.append(id(module.objects[int(name[7:])]))
+            addresses.append(id(objects[int(name[7:])]))
         elif name.startswith("data:"):
-            addresses.append(module.objects[int(name[5:])].ctypes.data)
+            addresses.append(objects[int(name[5:])].ctypes.data)
         elif name.startswith("constant:"):
             addresses.append(constants[int(name[9:])].ctypes.data)
         else:
@@ -154,5 +180,4 @@ def load_module(module: Module, code: bytes, constants: Sequence[np.ndarray], ta
     if addresses:
         function: Callable[[], int] = ctypes.CFUNCTYPE(ctypes.c_void_p)(library.address("table_address"))
         (ctypes.c_uint64 * len(addresses)).from_address(function())[:] = addresses
-    keep = (library, module.objects, list(constants))
-    return Kernel(library.address("kernel"), module.workspace, not module.uses_python and module.work > _LONG, keep)
+    return Kernel(library.address("kernel"), workspace, long, (library, objects, list(constants)))
