@@ -10,6 +10,7 @@ from pathlib import Path
 from bench import control, eager, higher, kernels, lagrangian, modes, suite, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
+from bench.plots import plot_modes
 
 SUITES = {
     "control": control.scenarios,
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="small sizes, two rounds: only to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every timing, the machine and the versions")
     parser.add_argument("--md", type=Path, metavar="FILE", help="write the table that goes to stdout")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the suite modes (needs matplotlib)")
     parser.add_argument("--peers", default=",".join(LOADERS), help="which of %(default)s, where installed")
     parser.add_argument("--only", default="", metavar="TEXT", help="only scenarios whose name contains this")
     parser.add_argument(
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
 
+    if options.plot and options.suite != "modes":
+        parser.error("only the suite 'modes' is drawn")
     names = options.peers.split(",")
     if unknown := set(names) - set(LOADERS):
         parser.error(f"unknown peers: {', '.join(sorted(unknown))}; there are {', '.join(LOADERS)}")
@@ -55,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(table, end="")
     if options.md:
         options.md.write_text(table, encoding="utf-8")
+    if options.plot:
+        plot_modes(timings, options.plot)
     if options.json:
         options.json.write_text(to_json(options.suite, timings, peers, absent) + "\n", encoding="utf-8")
     return 0

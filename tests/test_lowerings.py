@@ -77,7 +77,9 @@ def agree(got: Any, want: Any, factor: float = 1.0) -> np.ndarray:
     return same
 
 
-def compare(function: Callable[..., list[Any]], *operands: Any, names: list[str] | None = None, factor: float = 1.0) -> None:
+def compare(
+    function: Callable[..., list[Any]], *operands: Any, names: list[str] | None = None, factor: float = 1.0
+) -> None:
     """A compiled function of a list of results against the same function evaluated."""
     got, want = jit(function)(*operands), function(*operands)
     for k, (g, w) in enumerate(zip(got, want, strict=True)):
@@ -123,7 +125,7 @@ def test_elementwise(name: str) -> None:
             continue
         if primitive.name in BETTER and name != "float64":
             continue
-        if primitive.name in ("fmax", "fmin") and name == "float16":  # which of two zeros NumPy takes depends on the dtype
+        if primitive.name in ("fmax", "fmin") and name == "float16":  # NumPy's choice of two zeros depends on the dtype
             continue
         count = arity(primitive, x[:2])
         if count is not None:

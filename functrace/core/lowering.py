@@ -8,8 +8,8 @@ A `lower` rule is one of the classes below, or a tuple of them, of which the fir
   reads one of an operand; indices are affine in the loop's variables: they can be added, and multiplied by integers.
 - `Reduction(combine, space, element, kept)`: combines `element(r, index, *operands, **params)` over the axes of `space`
   that are not `kept`.
-- `Scan(step, element, axis)`: runs along an axis; `step(e, before, *values)` gives an element of the output from the one
-  before it and from `element(r, index, *operands, **params)`.
+- `Scan(step, element, axis)`: runs along an axis; `step(e, before, *values)` gives an element of the output from the
+  one before it and from `element(r, index, *operands, **params)`.
 - `Call(emit)`: `emit(e, operands, outputs, **params)`, code that works on whole arrays in memory: a library function.
 - `Inline(program)`: `program(**params)`, the jaxpr that takes the equation's place.
 - `Rewrite(function)`: `function(*operands, **params)`, the same in other primitives.
@@ -24,7 +24,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Call", "Control", "Elementwise", "Indexed", "Inline", "Lowering", "Reduction", "Rewrite", "Scan", "function"]
+__all__ = [
+    "Call", "Control", "Elementwise", "Indexed", "Inline", "Lowering", "Reduction", "Rewrite", "Scan", "function",
+]  # fmt: skip
 
 
 def _always(*avals: Any, **params: Any) -> bool:

@@ -21,11 +21,15 @@ __all__ = ["Inner", "Layout", "View", "Work", "counted", "default_work", "kept_o
 
 
 class Layout:
-    """An array's type and where its elements lie: strides in elements, 0 along repeated axes."""
+    """An array's type and where its elements lie: strides in elements, 0 along repeated axes.
 
-    __slots__ = ("dtype", "shape", "strides")
+    `value` is the number that the program itself gives as operand, None where it is not known.
+    """
 
-    def __init__(self, aval: ShapedArray, strides: tuple[int, ...] | None = None) -> None:
+    __slots__ = ("dtype", "shape", "strides", "value")
+
+    def __init__(self, aval: ShapedArray, strides: tuple[int, ...] | None = None, value: Any = None) -> None:
+        self.value = value
         self.shape = aval.shape
         self.dtype = aval.dtype
         self.strides = row_major(aval.shape) if strides is None else strides

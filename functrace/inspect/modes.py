@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import html
 import json
+import math
+import numbers
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from functrace.interpreters.simplify import simplify
 from functrace.transforms import grad, hessian, hvp, jacfwd, jacobian, jacrev, make_jaxpr
 from functrace.transforms._choice import Plan, choose, decide
 from functrace.transforms._flatten import FlatFunction, argument_positions, check_callable, export
+from functrace.transforms.memory import parse_bytes
 from functrace.util import user_line
 
 __all__ = ["Comparison", "Row", "compare"]
@@ -41,7 +44,8 @@ class Row:
         sweeps: how many directions are swept through the program: `"10 + 10"` for parts that are multiplied.
         flops, memory: predicted arithmetic operations and peak bytes; None where the program cannot be recorded.
         seconds, measured: median time and peak bytes measured; None where it was not run.
-        difference: the largest difference from the first mode's result, relative to the largest entry.
+        difference: the largest difference from the first mode's result, relative to the largest finite entry; equal
+            infinities and NaNs in the same place agree, any other is infinitely far off.
         note: what else there is to say.
     """
 
@@ -115,8 +119,12 @@ class Comparison:
         return f"<table><caption>{head}</caption>{line(_HEADINGS, 'th')}{body}</table><p>{reason}</p>"
 
     def to_json(self) -> str:
-        """All of it as JSON."""
-        return json.dumps(asdict(self), indent=2)
+        """All of it as JSON, an infinite difference as null."""
+        report = asdict(self)
+        for row in report["rows"]:
+            if row["difference"] is not None and not math.isfinite(row["difference"]):
+                row["difference"] = None
+        return json.dumps(report, indent=2, allow_nan=False)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Bars of time and memory per mode, measured beside predicted.
@@ -171,7 +179,7 @@ def compare(
     argnums: int = 0,
     *,
     rounds: int = 7,
-    memory: float = 2e9,
+    memory: float | str = 2e9,
     progress: Progress | None = None,
 ) -> Callable[..., Comparison]:
     """A function that forms a derivative in every mode: predicts, runs, measures and compares them.
@@ -183,15 +191,16 @@ def compare(
         fun: function of arrays with real floating point outputs; a scalar output for a Hessian.
         derivative: "jacobian", or "hessian".
         argnums: which argument to differentiate.
-        rounds: how many rounds to time.
-        memory: modes predicted to need more bytes than this are not run.
+        rounds: how many rounds to time; 0 for none.
+        memory: modes predicted to need more bytes than this are not run; a number, or text such as "500MB".
         progress: called with (steps done, steps in all, what is next).
 
     Returns:
         A function of the same arguments that gives a `Comparison`.
 
     Raises:
-        ArgumentError: no such derivative.
+        ArgumentError: no such derivative, a negative number of rounds, or no amount of memory.
+        FunctraceError: the derivative can be formed in no mode at all; the error is that of forward mode (when called).
 
     Example:
         >>> import numpy as np
@@ -201,6 +210,14 @@ def compare(
         [('forward', '3'), ('reverse', '3')]
     """
     check_callable(fun, "modes.compare")
+    budget = parse_bytes(memory)
+    if not isinstance(rounds, numbers.Integral) or rounds < 0:
+        raise ArgumentError(
+            "modes.compare takes turns a whole number of times",
+            where=user_line(),
+            got=f"rounds={rounds!r}",
+            remedy="give rounds=7, say; 0 predicts and checks without timing",
+        )
     if derivative not in ("jacobian", "hessian"):
         raise ArgumentError(
             "modes.compare knows Jacobians and Hessians",
@@ -221,12 +238,21 @@ def compare(
         x = tree.map(canonicalize, args[position])
         n, m, plan = _plan(of_one, x, derivative)
         ways = _jacobians(of_one, x, n, m) if derivative == "jacobian" else _hessians(of_one, x, n, m)
+        size = (n if derivative == "jacobian" else n * n) * m
+        largest = size * max((aval_of(leaf).dtype.itemsize for leaf in tree.leaves(x)), default=1)
         step = progress or (lambda done, total, label: None)
         total = 2 * len(ways) + rounds
         prepared = []
         for k, way in enumerate(ways):
             step(k, total, f"recording {way.mode}")
-            prepared.append(_prepare(way, x, memory))
+            if largest > budget:
+                way.note = f"not run: the result alone takes {quantity(largest, 'B')}"
+                prepared.append(way)
+            else:
+                prepared.append(_prepare(way, x, budget))
+        errors = [way.error for way in ways if way.error is not None]
+        if len(errors) == len(ways):
+            raise errors[0]
         rows = _measure(prepared, x, rounds, lambda done, label: step(len(ways) + done, total, label))
         choice, reason = _explain(plan, derivative)
         return Comparison(derivative, n, m, tuple(rows), choice, reason)
@@ -245,6 +271,11 @@ class Way:
     note: str = ""
     cost: Cost | None = None
     run: Callable[[], Any] | None = None
+    error: FunctraceError | None = None
+
+    def failed(self, error: FunctraceError) -> None:
+        """It cannot be formed in this mode."""
+        self.run, self.error, self.note = None, error, str(error).splitlines()[0]
 
 
 def _plan(fun: Callable[..., Any], x: Any, derivative: str) -> tuple[int, int, Plan]:
@@ -313,7 +344,7 @@ def _sparse(fun: Callable[..., Any], x: Any, derivative: str) -> list[Way]:
     try:
         found = matrix.prepare(x)
     except FunctraceError as error:
-        return [Way("sparse", "-", None, note=str(error).splitlines()[0])]
+        return [Way("sparse", "-", None, note=str(error).splitlines()[0], error=error)]
     shape = (*x.shape, *x.shape) if derivative == "hessian" else None
 
     def form(x: Any) -> Any:
@@ -333,10 +364,10 @@ def _prepare(way: Way, x: Any, memory: float) -> Way:
     try:
         closed = make_jaxpr(way.program or form)(x)
     except AbstractValueError:
-        way.run, way.note = (lambda: form(x)), "not recorded: Python branches on values"
+        way.run, way.note = (lambda: form(x)), "run as it is: it cannot be recorded"
         return way
     except FunctraceError as error:
-        way.note = str(error).splitlines()[0]
+        way.failed(error)
         return way
     jaxpr = simplify(closed.jaxpr)
     way.cost = jaxpr_cost(jaxpr)
@@ -362,15 +393,18 @@ def _measure(ways: list[Way], x: Any, rounds: int, step: Callable[[int, str], No
     differences: dict[str, float] = {}
     peaks: dict[str, int] = {}
     reference: np.ndarray | None = None
-    for k, way in enumerate(active):
+    for k, way in enumerate(list(active)):
         step(k, f"checking {way.mode}")
         assert way.run is not None
-        result = _flat(way.run())
+        try:
+            result = _flat(way.run())
+        except FunctraceError as error:
+            way.failed(error)
+            active.remove(way)
+            continue
         if reference is None:
             reference = result
-        scale = max(float(np.max(np.abs(reference), initial=0.0)), np.finfo(float).tiny)
-        with np.errstate(invalid="ignore"):
-            differences[way.mode] = float(np.max(np.abs(result - reference), initial=0.0)) / scale
+        differences[way.mode] = _difference(result, reference)
         peaks[way.mode] = _peak(way.run)
     times = np.full((rounds, len(active)), np.nan)
     for i in range(rounds):
@@ -396,6 +430,17 @@ def _measure(ways: list[Way], x: Any, rounds: int, step: Callable[[int, str], No
         )
         for way in ways
     ]
+
+
+def _difference(result: np.ndarray, reference: np.ndarray) -> float:
+    """See `Row.difference`."""
+    same = (result == reference) | (np.isnan(result) & np.isnan(reference))
+    if same.all():
+        return 0.0
+    if not (np.isfinite(result) & np.isfinite(reference))[~same].all():
+        return math.inf
+    scale = float(np.max(np.abs(reference), where=np.isfinite(reference), initial=0.0))
+    return float(np.max(np.abs(result - reference), where=~same, initial=0.0)) / max(scale, np.finfo(float).tiny)
 
 
 def _flat(result: Any) -> np.ndarray:

@@ -109,13 +109,17 @@ def cost_by_source(jaxpr: Jaxpr) -> dict[Source | None, Cost]:
 
 def equation_cost(eqn: Eqn) -> Cost:
     """The cost of one equation on C-ordered operands; its peak is the memory of its results and scratch."""
-    operands = [Layout(a.aval) for a in eqn.invars]
+    operands = [_layout_alone(a) for a in eqn.invars]
     work = _work_of(eqn, operands)
     walk = _Walk()
     total, inner_peak = walk.inside(work, 1, 0)
     own = walk.own_cost(eqn, operands, work)
     new = sum(_bytes_of(v) for v in eqn.outvars)
     return replace(total + own, peak=max(inner_peak, new if not work.inner else 0) + work.scratch)
+
+
+def _layout_alone(atom: Any) -> Layout:
+    return Layout(atom.aval, value=atom.val if isinstance(atom, Literal) else None)
 
 
 def _bytes_of(var: Var) -> int:
@@ -201,7 +205,7 @@ class _Memory:
         self.live = self.peak = 0
 
     def layout(self, atom: Any) -> Layout:
-        return Layout(atom.aval) if isinstance(atom, Literal) else self.layouts[atom]
+        return _layout_alone(atom) if isinstance(atom, Literal) else self.layouts[atom]
 
     def define(self, eqn: Eqn, work: Work) -> None:
         results = work.results or [None] * len(eqn.outvars)

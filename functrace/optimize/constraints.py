@@ -161,6 +161,13 @@ def _spread(
         array = np.asarray(missing if value is None else value)
         if array.dtype == object:  # numbers, with None for no bound
             array = np.array([missing if v is None else v for v in array.ravel()]).reshape(array.shape)
+        if array.dtype.kind not in "fiub":
+            raise ArgumentError(
+                f"{what} must be real numbers",
+                where=user_line(),
+                got=repr(value),
+                remedy="give floats; None or inf where there is no bound",
+            )
         try:
             parts.append(np.broadcast_to(array.astype(float), shape).ravel())
         except ValueError:

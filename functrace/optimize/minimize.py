@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ def minimize(
             remedy="write minimize(Problem(f, constraints, bounds=..., x0=...))",
         )
     method = _choose(problem, method)
+    _check_settings(tol, options, callback)
     if method == "ipopt" and callback is not None:
         raise ArgumentError(
             "IPOPT takes no callback here",
@@ -87,6 +88,26 @@ def minimize(
     else:
         solved = solve_by_scipy(problem, method, start, params, tol, dict(options or {}), callback)
     return as_result(problem, params, method, solved)
+
+
+def _check_settings(tol: Any, options: Any, callback: Any) -> None:
+    """Raise unless these are what solvers take.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    number = isinstance(tol, (int, float, np.number)) and not isinstance(tol, bool)
+    if tol is not None and not (number and tol > 0):
+        raise ArgumentError("a tolerance is a positive number", where=user_line(), got=f"tol={tol!r}", remedy="1e-8")
+    if options is not None and not isinstance(options, Mapping):
+        raise ArgumentError(
+            "options of a solver are a dict of its own names",
+            where=user_line(),
+            got=f"options={options!r}",
+            remedy="for instance options={'maxiter': 100}",
+        )
+    if callback is not None and not callable(callback):
+        raise ArgumentError("a callback is a function", where=user_line(), got=type(callback).__name__)
 
 
 def _choose(problem: Problem, method: str | None) -> str:

@@ -19,7 +19,17 @@ from functrace import numpy as fnp
 from functrace.backend.executable import Executable, compilation_disabled
 from functrace.control.call import simplified
 from functrace.core.evaluate import python_function
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Var, eliminate_dead_code, eval_jaxpr, hoist_constants, live_eqns
+from functrace.core.ir import (
+    Atom,
+    ClosedJaxpr,
+    Eqn,
+    Jaxpr,
+    Var,
+    eliminate_dead_code,
+    eval_jaxpr,
+    hoist_constants,
+    live_eqns,
+)
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
 from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr

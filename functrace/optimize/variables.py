@@ -133,7 +133,9 @@ class Variables:
             leaves = self.structure.flatten_up_to(x)
         except (ValueError, TypeError):
             leaves = [x] if tree.structure(x) == tree.structure(0) else []
-        arrays = [real_vector(leaf, what) for leaf in leaves]
+        single = tree.structure(0)
+        fits = all(tree.structure(leaf) == single or isinstance(leaf, (list, tuple)) for leaf in leaves)
+        arrays = [real_vector(leaf, what) for leaf in leaves] if fits else []
         if len(arrays) == 1 and arrays[0].shape == (self.size,):
             return arrays[0].copy()
         if [a.shape for a in arrays] != self.shapes:

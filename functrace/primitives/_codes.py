@@ -69,7 +69,7 @@ select = code(lambda e, mask, x, y: e.select(mask, x, y))
 
 def _convertible(x: Any, *, dtype: np.dtype) -> bool:
     exact = dtype.name != "float16" or x.dtype.name not in ("float64", "complex128", "complex64")
-    return dtype.kind in "fiubc" and x.dtype.kind in "fiubc" and dtype.itemsize <= 16 and x.dtype.itemsize <= 16 and exact
+    return all(d.kind in "fiubc" and d.itemsize <= 16 for d in (dtype, x.dtype)) and exact
 
 
 convert = code(lambda e, x, *, dtype: e.convert(x, dtype), suits=_convertible)

@@ -13,7 +13,10 @@ import numpy as np
 
 from functrace.core.lowering import Elementwise
 
-__all__ = ["bitwise_count", "exponent", "floor_divide", "fmod", "gcd", "integer_power", "lcm", "ldexp", "nextafter", "remainder"]
+__all__ = [
+    "bitwise_count", "exponent", "floor_divide", "fmod", "gcd", "integer_power", "lcm", "ldexp", "nextafter",
+    "remainder",
+]  # fmt: skip
 
 _QUOTIENT = 12.0  # the price of a quotient of integers, or of an exact remainder
 

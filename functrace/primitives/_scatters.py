@@ -30,7 +30,8 @@ def scatter(combine: Callable[..., Any] | None, kinds: str) -> Call:
 
         def one(positions: list[str]) -> None:
             offsets = [c.position(index, positions, out.shape[axis]) for axis, index in zip(axes, indices, strict=True)]
-            goal = c.view(out, others, [(step, out.strides[axis]) for axis, (step, _) in zip(axes, offsets, strict=True)])
+            steps = [(step, out.strides[axis]) for axis, (step, _) in zip(axes, offsets, strict=True)]
+            goal = c.view(out, others, steps)
             c.where([inside for _, inside in offsets], lambda: c.update(goal, c.behind(updates, positions), combine))
 
         c.over(lead, one)
@@ -58,4 +59,8 @@ def _convolve(c: Any, operands: list[Any], outs: list[Any]) -> None:
     c.over([*lead, y.shape[-1]], one)
 
 
-convolution = Call(lambda x, y: x.dtype.kind in "fiubc" and x.dtype.name != "float16" and bool(x.size) and bool(y.size), _convolve, True)
+def _sequences(x: Any, y: Any) -> bool:
+    return x.dtype.kind in "fiubc" and x.dtype.name != "float16" and bool(x.size) and bool(y.size)
+
+
+convolution = Call(_sequences, _convolve, True)

@@ -19,7 +19,7 @@ import numpy as np
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted, moving
 from functrace.errors import UnsupportedFunctionError
-from functrace.primitives import _fast, _lapack, _matrix_rewrites, kinks
+from functrace.primitives import _fast, _lapack, _lapack_spectra, _matrix_rewrites, kinks
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import diagonal, dot_general, matmul
 from functrace.primitives.elementwise import (
@@ -199,7 +199,7 @@ qr = matrix_function(
     multiple=True,
     jvp=_qr_jvp,
     cost=per_matrix(lambda m, n: 4 * m * n * n - 4 * n**3 / 3),
-    lower=_lapack.qr,
+    lower=_lapack_spectra.qr,
 )
 
 
@@ -238,7 +238,7 @@ eigh = matrix_function(
     kink=kinks.spectrum("equal eigenvalues", np.linalg.eigvalsh),
     sparsity=matrices(reads=_triangle_read),
     cost=per_matrix(lambda n, _: 9 * n**3),
-    lower=_lapack.eigh,
+    lower=_lapack_spectra.eigh,
 )
 
 
@@ -286,7 +286,7 @@ def _eig_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 #: Eigenvalues and right eigenvectors of general matrices, always complex.
 eig = matrix_function(
-    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3), lower=_lapack.eig
+    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3), lower=_lapack_spectra.eig
 )
 
 
@@ -346,7 +346,7 @@ svd = matrix_function(
     jvp=_svd_jvp,
     kink=kinks.spectrum("equal singular values", lambda a: np.linalg.svd(a, compute_uv=False)),
     cost=per_matrix(lambda m, n: 14 * max(m, n) * min(m, n) ** 2 + 8 * min(m, n) ** 3),
-    lower=_lapack.svd,
+    lower=_lapack_spectra.svd,
 )
 
 

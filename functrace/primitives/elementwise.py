@@ -16,7 +16,7 @@ from functrace.core.primitive import Masked, is_linear
 from functrace.core.series import Series, coefficient_of, product_coefficient
 from functrace.core.structure import Moves, Pointwise, Structure, known
 from functrace.core.types import ShapedArray, is_inexact
-from functrace.core.work import Layout, View, Work
+from functrace.core.work import Layout, View, Work, kept_order
 from functrace.errors import DTypeError
 from functrace.primitives import _codes, _codes_complex, _codes_numbers, _codes_special, kinks
 from functrace.primitives._ufuncs import by_ufunc
@@ -338,8 +338,16 @@ def _power_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Struct
     return [Pointwise([varies, False], [(0, 0, nonzero(exponent * (exponent - 1)))])]
 
 
+def _power_cost(operands: Sequence[Layout], outs: Sequence[ShapedArray]) -> Work:
+    """A square, a root or a reciprocal is one operation, as NumPy does it."""
+    simple = operands[1].value is not None and operands[1].value in (-1, 0, 0.5, 1, 2)
+    real, complex_ = (1, 6) if simple else (2 * FUNCTION, 8 * FUNCTION)
+    each = complex_ if outs[0].dtype.kind == "c" else real
+    return Work(each * outs[0].size, results=[kept_order(outs[0].shape, operands)])
+
+
 power = elementwise(
-    "power", _power_impl, (_power_by_base, _power_by_exponent), sparsity=_power_sparsity, flops=40,
+    "power", _power_impl, (_power_by_base, _power_by_exponent), sparsity=_power_sparsity, cost=_power_cost,
     kink=kinks.root_power(),
     formula="x**y",
     lower=(_codes.power, _codes_numbers.integer_power, by_ufunc("numpy.power")),

@@ -103,10 +103,10 @@ def _bits_at(r: Any, i: Sequence[Any], key: Any, start: Any, *, shape: tuple[int
     counter = r.number(r.flat(i[lead:], shape), np.dtype(np.uint64))
     words = [r.read(key, [*i[:lead], r.fixed(k)]) for k in (0, 1)]
     first = r.read(start, i[:lead] if start.aval.shape else ())
-    return r.apply(lambda e, *values: _image(e, *values, dtype), *words, first, counter, dtype=dtype)
+    return r.apply(lambda e, *values: _image(e, dtype, *values), *words, first, counter, dtype=dtype)
 
 
-def _image(e: Any, k0: Any, k1: Any, start: Any, number: Any, dtype: np.dtype) -> Any:
+def _image(e: Any, dtype: np.dtype, k0: Any, k1: Any, start: Any, number: Any) -> Any:
     """The image of a counter, in registers."""
     word = np.dtype(np.uint32)
     counter = start + number

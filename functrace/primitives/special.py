@@ -145,7 +145,10 @@ def _inverse_mills_derivative(x: Any, out: Any) -> Any:
 
 
 #: The derivative of log_ndtr, density over distribution function.
-inverse_mills = elementwise("inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION, lower=_codes_special.inverse_mills)
+inverse_mills = elementwise(
+    "inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION,
+    lower=_codes_special.inverse_mills,
+)
 
 # the logistic function
 
@@ -338,7 +341,9 @@ def _sici(part: int) -> Callable[[Any], Any]:
     return lambda x: scipy_special().sici(x)[part]
 
 
-si = elementwise("si", _sici(0), lambda x, out: sinc(x / math.pi), flops=3 * FUNCTION, lower=by_ufunc("scipy.special.sici"))
+si = elementwise(
+    "si", _sici(0), lambda x, out: sinc(x / math.pi), flops=3 * FUNCTION, lower=by_ufunc("scipy.special.sici")
+)
 ci = elementwise("ci", _sici(1), lambda x, out: cos(x) / x, flops=3 * FUNCTION, lower=by_ufunc("scipy.special.sici", 1))
 
 

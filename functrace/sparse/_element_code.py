@@ -88,4 +88,3 @@ def _scatter(context: Context, array: Buffer, table: Buffer, count: int, out: Bu
     end = e.new_label("end")
     e.line(f"br i1 {more}, label %{head}, label %{end}")
     e.label(end)
-

@@ -105,9 +105,7 @@ class Graph:
         """Whether a node's value is known."""
         return self.numbers[node]
 
-    def apply(
-        self, primitive: Primitive, operands: Sequence[int], params: dict[str, Any], dtype: np.dtype
-    ) -> int:
+    def apply(self, primitive: Primitive, operands: Sequence[int], params: dict[str, Any], dtype: np.dtype) -> int:
         """The node of an operation on nodes."""
         if primitive is mul:
             return self.mul(*operands)

@@ -157,9 +157,7 @@ class Wanted(NamedTuple):
     factor: np.ndarray | None
 
 
-def values_program(
-    program: Program, wanted: Sequence[Wanted], plan: Assembly, outputs: bool = False
-) -> ClosedJaxpr:
+def values_program(program: Program, wanted: Sequence[Wanted], plan: Assembly, outputs: bool = False) -> ClosedJaxpr:
     """The program from a program's inputs to the values of a structure.
 
     Args:

@@ -120,9 +120,7 @@ def prepare_hessian(
         structure = Structure((elements.rows, elements.cols, shape), symmetric=True)
         choice = _prefers_elements(program, elements, structure, method == "elements")
         if choice is not None:
-            return SparseFunction(
-                structure, element_values(program, elements), choice, product, form, program=program
-            )
+            return SparseFunction(structure, element_values(program, elements), choice, product, form, program=program)
     if pattern is not None:
         structure = Structure(known_pattern(pattern, shape), symmetric=True)
     else:

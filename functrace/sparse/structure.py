@@ -511,3 +511,14 @@ class SparseFunction:
         m, n = self.shape
         kind = "lower-triangle nonzeros" if self.structure.symmetric else "nonzeros"
         return f"{m}x{n}, {self.nnz} {kind}, {self.choice}"
+
+    def summary(self) -> str:
+        """Shape and counts, as in "49x50, 98 nonzeros, 2 colours"; "by elements" where no colours are needed."""
+        if self.coloring is None:
+            return f"{self.pattern.summary()}, by elements"
+        count = self.choice.sweeps
+        return f"{self.pattern.summary()}, {count} colour{'s' * (count != 1)}"
+
+    def __str__(self) -> str:
+        _, *picture = repr(self.pattern).splitlines()
+        return "\n".join([self.summary(), *picture])

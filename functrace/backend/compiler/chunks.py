@@ -90,7 +90,12 @@ class Registers:
         for node in nodes:
             if chunk is None:
                 chunk = self._open()
-            self.value(node)
+            if node.made is None and node not in self._elsewhere and all(arg in self._here for arg in node.args):
+                node.made = self._made(node)
+                chunk.made.append(node)
+                self._here.add(node)
+            else:
+                self.value(node)
             if len(chunk.made) >= CHUNK:
                 self._close(chunk)
                 chunk = None

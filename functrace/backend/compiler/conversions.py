@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from functrace.backend.compiler.pairs import real_type
 from functrace.backend.compiler.dtypes import Unsupported
+from functrace.backend.compiler.pairs import real_type
 
 if TYPE_CHECKING:
     from functrace.backend.compiler.emit import Value
@@ -49,10 +49,10 @@ class Conversions:
         elif dtype.itemsize < x.dtype.itemsize:
             action = "trunc"
         elif dtype.itemsize == x.dtype.itemsize and source != "b":
-            return Value(self: Any, x.name, dtype, x.lanes)
+            return self.blank(dtype, x.lanes, x.name)
         else:
             action = "sext" if source == "i" else "zext"
-        goal = Value(self: Any, "", dtype, x.lanes)
+        goal = self.blank(dtype, x.lanes)
         return self.op(f"{action} {x.type} {x.name} to {goal.type}", dtype, x.lanes)
 
     def _truncated(self: Any, x: Value, dtype: np.dtype) -> Value:
@@ -76,5 +76,5 @@ class Conversions:
 
     def bits(self: Any, x: Value, dtype: np.dtype) -> Value:
         """The same bits as another type of the same width."""
-        goal = Value(self: Any, "", dtype, x.lanes)
+        goal = self.blank(dtype, x.lanes)
         return self.op(f"bitcast {x.type} {x.name} to {goal.type}", dtype, x.lanes)

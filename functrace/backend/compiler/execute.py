@@ -20,6 +20,7 @@ from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.library_calls import LibraryCalls
 from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, StoreSink, emit_nest
 from functrace.backend.compiler.nodes import Node, Reader
+from functrace.backend.compiler.parallel import Piece, emit_long_nest
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
 from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step, choose, has_element_type
 from functrace.backend.compiler.positions import Positions
@@ -49,6 +50,10 @@ class Context(Positions, LibraryCalls):
         self.report: list[Any] = []
         self.workspace = 0
         self.prologue: list[str] = []
+        #: Parts of long loops, which are functions of their own.
+        self.pieces: list[Piece] = []
+        #: How many programs deep the code is that is being emitted.
+        self.nesting = 0
         self.uses_python = False
         #: Functions that parts of it are in.
         self.chunks: list[Chunk] = []
@@ -255,7 +260,11 @@ def emit_program(
     Returns:
         Where the results are.
     """
-    return _Execution(context, jaxpr, inputs, outputs).run()
+    context.nesting += 1
+    try:
+        return _Execution(context, jaxpr, inputs, outputs).run()
+    finally:
+        context.nesting -= 1
 
 
 class _Execution:
@@ -369,7 +378,8 @@ class _Execution:
                     sinks.append(sink)
                     if isinstance(sink, ReduceSink) and sink.pointer is None:
                         results.setdefault(var, []).append(sink)
-            emit_nest(self.e, box.extents, sinks)
+            if not emit_long_nest(self.context, box.extents, sinks):
+                emit_nest(self.e, box.extents, sinks)
             self.context.work += float(np.prod(box.extents)) * max(len(box.reader.nodes), 1)
         for var, parts in results.items():
             place = self.plan.places[var]

@@ -75,7 +75,8 @@ class Lanes:
         if x.parts is not None:
             return self.part_by_part(x, self.reversed)
         order = ", ".join(f"i32 {k}" for k in range(x.lanes - 1, -1, -1))
-        return self.op(f"shufflevector {x.type} {x.name}, {x.type} poison, <{x.lanes} x i32> <{order}>", x.dtype, x.lanes)
+        text = f"shufflevector {x.type} {x.name}, {x.type} poison, <{x.lanes} x i32> <{order}>"
+        return self.op(text, x.dtype, x.lanes)
 
     def lane(self: Any, x: Value, position: int) -> Value:
         if x.parts is not None:

@@ -59,7 +59,9 @@ class LibraryCalls:
             level([])
             self.repeats //= times
 
-    def blas(self: Context, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0) -> None:
+    def blas(
+        self: Context, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0, part: float | None = None
+    ) -> None:
         """A call of a routine of BLAS or LAPACK without its letter for the type.
 
         Arguments are by reference: letters, integers and floats become constants; "%..." are addresses.
@@ -69,6 +71,7 @@ class LibraryCalls:
             dtype: gives the letter.
             arguments: in order.
             flops: an estimate of its work.
+            part: that of the largest product in it, where it works in many steps that follow each other.
         """
         e = self.e
         routine = _LETTERS[dtype.name] + name
@@ -90,7 +93,7 @@ class LibraryCalls:
         listed = ", ".join([*(f"ptr {p}" for p in pointers), *["i64 1"] * letters])
         call = f"call void {e.symbol(f'blas:{routine}')}({listed})"
         self.work += flops / _PER_OPERATION * self.repeats
-        if flops < blas_threads.SMALL:
+        if (flops if part is None else part) < blas_threads.SMALL:
             self.single_threaded |= flops > blas_threads.TINY
             e.line(call)
         else:

@@ -86,9 +86,32 @@ class ScanSink:
 Sink = StoreSink | ReduceSink | ScanSink
 
 
-def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
-    """Emits the loops over a box; extents are positive."""
-    _Nest(e, extents, sinks).emit()
+def emit_nest(
+    e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None = None
+) -> None:
+    """Emits the loops over a box; extents are positive.
+
+    Args:
+        part: the first step of the outermost loop and the one after its last, as registers; else all of it.
+    """
+    _Nest(e, extents, sinks, part).emit()
+
+
+def outermost_loop(e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> tuple[int, int] | None:
+    """The steps of the outermost loop and how many it takes at a time, if parts of it can run in any order."""
+    nest = _Nest(e, extents, sinks, None)
+    if nest.depth == 0:
+        return None
+    for sink in sinks:
+        if not isinstance(sink, ReduceSink):
+            if sink.apart >> nest.places[0] & 1:  # a step of a cumulative operation follows another
+                return None
+        else:
+            outermost_kept = sink.kept >> nest.places[0] & 1
+            if not outermost_kept and (sink.pointer is not None or sink.kept):
+                return None
+    step = nest.lanes if nest.depth == 1 else 1
+    return None if nest.extents[0] <= 2 * step else (nest.extents[0], step)
 
 
 def needed_nodes(results: list[Node]) -> list[Node]:
@@ -112,7 +135,10 @@ def _nodes_of(sink: Sink) -> list[Node]:
 
 
 class _Nest:
-    def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> None:
+    def __init__(
+        self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None
+    ) -> None:
+        self.part = part
         self.e, self.sinks = e, sinks
         self.nodes = needed_nodes([node for sink in sinks for node in _nodes_of(sink)])
         groups = _best_innermost(e, extents, _merged_axes(extents, self.nodes, sinks), self.nodes, sinks)
@@ -201,7 +227,7 @@ class _Nest:
         for i in [i for i in leaving if i not in entering]:
             self._finish(i, leaving.pop(i))
         self.variables.pop()
-        self._close(head, before, at, entering, leaving, 1, self.extents[k])
+        self._close(head, before, at, entering, leaving, 1, k)
         return leaving
 
     def _started(self, k: int) -> dict[int, Value]:
@@ -244,17 +270,18 @@ class _Nest:
         return total, e.lane(total, lanes - 1)
 
     def _close(
-        self, head: str, before: str, at: int, entering: dict[int, Value], leaving: dict[int, Value], step: int, extent: int
+        self, head: str, before: str, at: int, entering: dict[int, Value], leaving: dict[int, Value], step: int, k: int
     ) -> None:
         """The end of a loop, and its phis, which are only now known."""
         e = self.e
-        phis = [f"  %{head}.i = phi i64 [0, %{before}], [%{head}.n, %{e.block}]"]
+        first, last = self.part if self.part and k == 0 else ("0", str(self.extents[k]))
+        phis = [f"  %{head}.i = phi i64 [{first}, %{before}], [%{head}.n, %{e.block}]"]
         for i, v in entering.items():
             goal = e.blank(v.dtype, v.lanes, f"%{head}.a{i}")
             phis += e.phi(goal, [(v, before), (leaving[i], e.block)])
         e.lines[at:at] = phis
         e.line(f"%{head}.n = add nuw nsw i64 %{head}.i, {step}")
-        more = e.index(f"icmp slt i64 %{head}.n, {extent}")
+        more = e.index(f"icmp slt i64 %{head}.n, {last}")
         end = e.new_label("end")
         e.line(f"br i1 {more}, label %{head}, label %{end}")
         e.label(end)
@@ -282,7 +309,7 @@ class _Nest:
         leaving = self._body(phis)
         self.mask = None
         self.variables.pop()
-        self._close(head, before, at, entering, leaving, lanes, extent)
+        self._close(head, before, at, entering, leaving, lanes, self.inner)
         return leaving
 
     def _rest_mask(self, variable: str, extent: int) -> str:
@@ -474,7 +501,7 @@ def _best_innermost(
 
     A short innermost axis fills few lanes; along another, what is not contiguous is gathered one by one.
     """
-    if len(groups) < 2 or not all(isinstance(sink, StoreSink) for sink in sinks):
+    if len(groups) < 2 or not all(isinstance(sink, StoreSink) and not sink.apart for sink in sinks):
         return groups
     addresses = [n.data[1] for n in nodes if n.kind == "load"] + [s.address for s in sinks if s.address is not None]
     operations = sum(n.kind == "apply" for n in nodes)

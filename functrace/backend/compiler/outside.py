@@ -72,7 +72,9 @@ class Outside:
         self.lines += self.phi(found, [(value, before), (other, last)])
         return found
 
-    def repeated(self: Any, state: list[Value], step: Callable[[list[Value]], tuple[list[Value], Value]]) -> list[Value]:
+    def repeated(
+        self: Any, state: list[Value], step: Callable[[list[Value]], tuple[list[Value], Value]]
+    ) -> list[Value]:
         """Steps until no lane goes on: `step` gives the new state, and where to go on. At least one step is made."""
         before, head, end = self.block, self.new_label("again"), self.new_label("done")
         self.line(f"br label %{head}")

@@ -20,7 +20,7 @@ from functrace.backend.compiler.affine import Affine, NotAffineError
 from functrace.backend.compiler.emit import Emitter, Unsupported, element_type
 from functrace.backend.compiler.nodes import Index, Node, Reader, SplitBoxError
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, contiguous_strides
-from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
+from functrace.core.ir import Eqn, Jaxpr, Var, has_effects, is_scalar
 from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction, Scan
 
 __all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step", "choose", "has_element_type"]
@@ -191,7 +191,7 @@ class Plan:
 
     def __init__(self, e: Emitter, jaxpr: Jaxpr, inputs: dict[Var, Place], outputs: dict[Var, Buffer]) -> None:
         self.e, self.jaxpr, self.inputs, self.outputs = e, jaxpr, inputs, outputs
-        self.lowerings = [choose(eqn) for eqn in jaxpr.eqns]
+        self.lowerings = _chosen(jaxpr.eqns)
         self.definitions = {v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars}
         self.users: dict[Var, list[Eqn]] = {}
         for eqn in jaxpr.eqns:
@@ -398,8 +398,14 @@ class Plan:
         if step is None:
             step = self.small_steps[time] = SmallStep(time)
             self.steps.append(step)
-        self.reading = step
         shape = out.aval.shape
+        node = None if shape or not isinstance(lowering, Elementwise) else self._of_numbers(eqn, lowering)
+        if node is not None:
+            self.places[out] = Small((), out.aval.dtype, [node])
+            self.waits[out] = step.alone
+            step.writes.append(out)
+            return
+        self.reading = step
         indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*shape)] if shape else _POINT
         try:
             nodes = [self.registers.through(eqn, lowering, index) for index in indices]
@@ -408,6 +414,24 @@ class Plan:
         self.places[out] = Small(shape, out.aval.dtype, nodes)
         self.waits[out] = step.alone
         step.writes.append(out)
+
+    def _of_numbers(self, eqn: Eqn, lowering: Elementwise) -> Node | None:
+        """An operation on numbers that are in registers: what the reader would make of it, in fewer steps."""
+        args = []
+        for atom in eqn.invars:
+            if isinstance(atom, Var):
+                place = self.places.get(atom)
+                if not isinstance(place, Small) or place.nodes is None or place.shape:
+                    return None
+                node = place.nodes[0]
+            else:
+                node = self.registers.constant(atom.val, atom.aval.dtype)
+            if node.dtype.itemsize == 2:  # half precision, which is computed in single
+                return None
+            args.append(node)
+        node = self.registers.apply(lowering.code, *args, dtype=eqn.outvars[0].aval.dtype, params=eqn.params)
+        node.weight = lowering.weight
+        return node
 
     def _plan_view(self, eqn: Eqn, lowering: Lowering) -> bool:
         """A stored array that is a view of one in memory takes no step, unless it is a result."""
@@ -534,6 +558,36 @@ def choose(eqn: Eqn) -> Lowering | None:
             continue
         return lowering
     return None
+
+
+def _chosen(eqns: list[Eqn]) -> list[Lowering | None]:
+    """The lowerings of equations; of operations on numbers without parameters each is chosen once."""
+    known: dict[Any, Lowering | None] = {}
+    found = []
+    for eqn in eqns:
+        kinds = None if eqn.params else _kinds(eqn)
+        if kinds is None:
+            found.append(choose(eqn))
+            continue
+        if kinds not in known:
+            known[kinds] = choose(eqn)
+        found.append(known[kinds])
+    return found
+
+
+def _kinds(eqn: Eqn) -> tuple[Any, ...] | None:
+    """The primitive and the types of its operands, if these are numbers."""
+    kinds: list[Any] = [eqn.primitive]
+    for atom in eqn.invars:
+        if isinstance(atom, Var):
+            if atom.aval.shape:
+                return None
+            kinds.append(atom.aval.dtype)
+        elif is_scalar(atom.val):
+            kinds.append(type(atom.val))
+        else:
+            return None
+    return tuple(kinds)
 
 
 @functools.cache

@@ -101,6 +101,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
     for place in e.symbols.values():
         at = f"getelementptr ([{len(e.symbols)} x ptr], ptr @table, i64 0, i64 {place})"
         head.append(f"  %sym{place} = load ptr, ptr {at}")
+    loads, places = head[2:], [line for line in context.prologue if "ptr %arena" in line]
     head += enter
     tail = [*leave, "  ret i64 0"]
     if e.guards or context.chunks:
@@ -116,6 +117,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         "define ptr @table_address() #0 {",
         "  ret ptr @table",
         "}",
+        *[line for piece in context.pieces for line in piece.text([*loads, *places])],
         *[line for chunk in context.chunks for line in chunk.text(max(len(e.symbols), 1), "#1" if quick else "#0")],
         *head,
         *context.prologue,
