@@ -294,7 +294,7 @@ def _explain(plan: Plan, derivative: str) -> tuple[str, str]:
     forward, reverse = f"forward {_duration(plan.forward)}", f"reverse {_duration(plan.reverse)}"
     what = "" if derivative == "jacobian" else " over the gradient"
     if plan.mode == "sparse":
-        return "sparse", f"{plan.colors} colours of the pattern; predicted {forward}, {reverse}{what}"
+        return "sparse", f"{plan.colors} colour{'s' * (plan.colors != 1)} of the pattern; predicted {forward}, {reverse}{what}"
     if plan.mode == "split":
         waist = min(plan.widths)
         return "split", f"a waist of {waist}: predicted {_duration(plan.tree.seconds)}; {forward}, {reverse}{what}"
@@ -364,7 +364,7 @@ def _prepare(way: Way, x: Any, memory: float) -> Way:
     try:
         closed = make_jaxpr(way.program or form)(x)
     except AbstractValueError:
-        way.run, way.note = (lambda: form(x)), "run as it is: it cannot be recorded"
+        way.run, way.note = (lambda: form(x)), "not recorded: Python branches on values, or a while counts its steps"
         return way
     except FunctraceError as error:
         way.failed(error)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from functrace.optimize.iterate import Iterate
 from functrace.optimize.problem import Problem
 from functrace.optimize.solved import Solved
 
@@ -89,8 +90,28 @@ def solve_by_scipy(
     x = np.asarray(found.x, float)
     if bounded:
         x = np.clip(x, problem.lower, problem.upper)
-    success = bool(found.success)
-    return Solved(x, lam, z, success, int(found.status), str(found.message), int(found.nit), found)
+    success, message = bool(found.success), str(found.message)
+    if method == "SLSQP" and found.status == 8 and lam is not None:
+        error = _relative_error(problem, problem.at(x, params), lam)
+        success = error <= 1e3 * (tol or options["ftol"])
+        message = f"no step improves the objective any more; the conditions of optimality are off by {error:.1e} of it"
+    return Solved(x, lam, z, success, int(found.status), message, int(found.nit), found)
+
+
+def _relative_error(problem: Problem, at: Iterate, lam: np.ndarray) -> float:
+    """By how much the conditions of optimality are violated, relative to the sizes of what has to cancel.
+
+    SLSQP's line search gives up where rounding hides the last improvements, be the point optimal or not.
+    """
+    jacobian, structure, c = at.jacobian_values, problem.jacobian_structure, at.constraints
+    pull = np.bincount(structure.cols, jacobian * lam[structure.rows], minlength=problem.size)
+    slope = at.gradient + pull
+    slope = np.where((slope > 0.0) & (at.x <= problem.lower) | (slope < 0.0) & (at.x >= problem.upper), 0.0, slope)
+    scale = max(1.0, float(np.abs(at.gradient).max()))
+    beyond = np.maximum(problem.constraint_lower - c, c - problem.constraint_upper) / (1.0 + np.abs(c))
+    gap = _complementarity(lam, c, problem.constraint_lower, problem.constraint_upper)
+    errors = [np.abs(slope).max() / scale, np.max(beyond, initial=0.0), gap / max(1.0, abs(at.objective))]
+    return float(np.max(errors)) if np.isfinite(errors).all() else np.inf
 
 
 def _trust_constr(problem: Problem, params: Any, options: dict[str, Any]) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Jitted:
     def __init__(
         self, fun: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: frozenset[str], inline: bool
     ) -> None:
-        functools.update_wrapper(self, fun)
+        functools.update_wrapper(self, fun, updated=())  # attributes of a callable object are not ours
         self.fun = fun
         self.static_argnums, self.static_argnames, self.inline = static_argnums, static_argnames, inline
         self._lock = threading.RLock()
