@@ -28,7 +28,7 @@ def plot_modes(timings: Sequence[Timing], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "functrace"
+    matplotlib.rcParams.update({"svg.hashsalt": "functrace", "svg.fonttype": "none"})
     found = {(t.scenario, t.peer): t.median for t in timings}
     sweeps, hessians, others = _sorted(found)
     figure = Figure(figsize=(11, 7), layout="constrained")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import sys
@@ -17,6 +18,8 @@ __all__ = ["Source", "replays", "scipy_function", "user_line", "user_source", "w
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
 _SCIPY = os.path.join(os.path.dirname(os.path.dirname(_NUMPY)), "scipy") + os.sep
+#: Of the standard library, what stands between our frames and the user's (cached properties, context managers).
+_BETWEEN = (functools.__file__, contextlib.__file__)
 _internal: dict[str, bool] = {}
 _replaying: set[int] = set()
 
@@ -41,7 +44,7 @@ class Source(NamedTuple):
 
 
 def _is_internal(filename: str) -> bool:
-    internal = filename.startswith((_PACKAGE, _NUMPY, _SCIPY))
+    internal = filename.startswith((_PACKAGE, _NUMPY, _SCIPY)) or filename in _BETWEEN
     _internal[filename] = internal
     return internal
 

@@ -310,3 +310,18 @@ def test_mistakes_have_messages_of_ours(case):
     with pytest.raises(kind, match=re.escape(text)) as caught:
         call()
     assert "test_sparse_hunt.py" in str(caught.value)
+
+
+def test_slsqp_that_rounding_stops_is_judged_by_the_conditions_of_optimality():
+    # HS37 in other units: SLSQP ends with status 8, a millionth off.
+    problem = optimize.Problem(
+        lambda x: -x[0] * x[1] * x[2],
+        (lambda x: x[0] + 2.0 * x[1] + 2.0 * x[2], 0.0, 72.0),
+        bounds=(0.0, 42.0),
+        x0=[10.0, 10.0, 10.0],
+    )
+    result = optimize.minimize(problem, "SLSQP")
+    assert result.success
+    assert result.fun == pytest.approx(-3456.0, rel=1e-6)
+    unbounded = optimize.Problem(lambda x: np.sum(x**3), (lambda x: x[0] - x[1], 0.0, 0.0), x0=[1.0, 1.0])
+    assert not optimize.minimize(unbounded, "SLSQP", options={"maxiter": 20}).success

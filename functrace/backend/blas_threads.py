@@ -45,7 +45,7 @@ def _functions(*addresses: int) -> tuple[int, int]:
     target = llvm.target()
     code = llvm.resident(target, _ENTER, lambda: disk_cache.object_code("blas threads", target, threads_ir))
     table = ctypes.CFUNCTYPE(ctypes.c_void_p)(code.address(_TABLE))()
-    (ctypes.c_uint64 * len(addresses)).from_address(table)[:] = addresses
+    (ctypes.c_uint64 * len(addresses)).from_address(table)[:] = addresses  # type: ignore[call-overload]
     forked: Callable[[], None] = ctypes.CFUNCTYPE(None)(code.address(_FORKED))
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=forked)

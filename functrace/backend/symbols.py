@@ -268,7 +268,7 @@ def lapack_workspaces(name: str, *arguments: Any) -> list[int]:
     values = [
         ctypes.create_string_buffer(64) if a is None
         else a.encode() if isinstance(a, str)
-        else (ctypes.c_char * a.nbytes).from_buffer(a) if isinstance(a, np.ndarray)
+        else (ctypes.c_char * a.nbytes).from_buffer(a.data) if isinstance(a, np.ndarray)
         else a
         for a in held
     ]  # fmt: skip

@@ -156,11 +156,12 @@ def _deferred(
     made = {v: eqn for eqn in body.eqns for v in eqn.outvars}
     moved: dict[int, Eqn] = {}
     for k, var in enumerate(entering):
-        term = _added(made.get(body.outvars[k]), var)  # type: ignore[arg-type]
+        out = body.outvars[k]
+        term = _added(made.get(out), var) if isinstance(out, Var) else None
         if term is None or uses.get(var) != 1 or var.aval.size < _DEFERRED:
             continue
         product = made.get(term)
-        if product is not None and _is_outer(product) and uses[term] == 1 and uses[body.outvars[k]] == 1:
+        if product is not None and _is_outer(product) and uses[term] == 1 and uses[out] == 1:  # type: ignore[index]
             moved[k] = product
     if not moved:
         return body, constants, state, outs, lambda: None
@@ -262,13 +263,13 @@ def _emit_branches(c: Any, operands: list[Any], outs: list[Any], *, branches: tu
     e.label(end)
 
 
-def nested(program: Callable[..., Jaxpr]) -> Control:
+def nested(program: Callable[..., Any]) -> Control:
     """The lowering of a call whose program is compiled on its own, nothing of it shared with what is around it."""
 
     def emit(c: Any, operands: list[Any], outs: list[Any], **params: Any) -> None:
         closed = program([c.aval(o) for o in operands], **params)
         jaxpr = closed.jaxpr if isinstance(closed, ClosedJaxpr) else closed
-        constants = [c.constant(k) for k in closed.consts] if isinstance(closed, ClosedJaxpr) else []
+        constants: list[Any] = [c.constant(k) for k in closed.consts] if isinstance(closed, ClosedJaxpr) else []
         joined = Jaxpr([], [*jaxpr.constvars, *jaxpr.invars], jaxpr.eqns, jaxpr.outvars)
         c.program(c.prepared(joined), [*constants, *(c.homed(o) for o in operands)], outs)
 

@@ -90,10 +90,11 @@ class Kinks:
     Attributes:
         active: the operations at kinks, in the order they ran.
         one_sided: the derivatives on either side, per input or along the direction; empty without kinks.
+        finite: whether the value and its derivative are finite; at a pole (1/x or log x at 0) they are not.
     """
 
-    def __init__(self, active: list[ActiveKink], one_sided: list[OneSided], skipped: int) -> None:
-        self.active, self.one_sided, self._skipped = active, one_sided, skipped
+    def __init__(self, active: list[ActiveKink], one_sided: list[OneSided], skipped: int, finite: bool = True) -> None:
+        self.active, self.one_sided, self.finite, self._skipped = active, one_sided, finite, skipped
 
     def __bool__(self) -> bool:
         return bool(self.active)
@@ -102,6 +103,8 @@ class Kinks:
         return len(self.active)
 
     def __repr__(self) -> str:
+        if not self.active and not self.finite:
+            return "no kinks, but the value or a derivative is not finite here: check_nans says where that arose"
         if not self.active:
             return "no kinks: every operation is differentiable here"
         lines = [str(kink) for kink in self.active]
@@ -294,11 +297,10 @@ def kinks(fun: Callable[..., Any]) -> Callable[..., Kinks]:
         flat = flatten_call(fun, args, "kinks")
         avals = [aval_of(leaf) for leaf in flat.leaves]
         everything = [np.ones(a.shape, a.dtype) if is_inexact(a.dtype) else None for a in avals]
-        values, _, trace = _push(flat, everything, False, within)
-        if not trace.found:
-            return Kinks([], [], 0)
-        if any(np.asarray(v).dtype.kind == "c" for v in (*flat.leaves, *values)):
-            return Kinks(trace.found, [], 0)
+        values, slopes, trace = _push(flat, everything, False, within)
+        finite = all(np.isfinite(v).all() for v in (*values, *slopes) if is_inexact(np.asarray(v).dtype))
+        if not trace.found or any(np.asarray(v).dtype.kind == "c" for v in (*flat.leaves, *values)):
+            return Kinks(trace.found, [], 0, finite)
         directions = []
         skipped = 0
         if direction is not None:
@@ -321,6 +323,6 @@ def kinks(fun: Callable[..., Any]) -> Callable[..., Kinks]:
             left, second = _side(flat, values, dots, -1)
             left, right = (tree.unflatten(flat.out_tree, v) for v in (left, right))
             sides.append(OneSided(label, left, right, first or second))
-        return Kinks(trace.found, sides, skipped)
+        return Kinks(trace.found, sides, skipped, finite)
 
     return find

@@ -87,9 +87,8 @@ def sign(x: Any) -> Any:
 @composed_ufunc(np.heaviside)
 def heaviside(x1: Any, x2: Any) -> Any:
     """0, x2 or 1 where x1 is negative, zero or positive; the derivative in x1 is 0."""
-    x1 = p.stop_gradient(x1)
     step = cast(p.greater(x1, p.zero_of(x1)), x1.dtype)
-    return p.select(p.equal(x1, p.zero_of(x1)), x2, p.select(p.isnan(x1), x1, step))
+    return p.select(p.equal(x1, p.zero_of(x1)), x2, p.select(p.isnan(x1), p.stop_gradient(x1), step))
 
 
 @composed_ufunc(np.deg2rad)

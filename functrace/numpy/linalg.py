@@ -369,8 +369,12 @@ def cond(x: Any, p: Any = None) -> Any:
     x = matrices(x, "cond", square=p not in (None, 2, -2))
     if p in (None, 2, -2):
         s = svdvals(x)
-        return s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
-    return norm(x, p, axis=(-2, -1)) * norm(inv(x), p, axis=(-2, -1))
+        found = s[..., -1] / s[..., 0] if p == -2 else s[..., 0] / s[..., -1]
+    else:
+        found = norm(x, p, axis=(-2, -1)) * norm(inv(x), p, axis=(-2, -1))
+    # As NumPy has it, 0/0 is infinite: the matrix is singular, unless it has no numbers.
+    undefined = np.isnan(found) & ~np.any(np.isnan(x), axis=(-2, -1))
+    return np.where(undefined, np.inf, found)
 
 
 # products; as in numpy.linalg, of matrices in the last two axes

@@ -18,9 +18,10 @@ from functrace.optimize.constraints import as_constraints, bounds_of_variables, 
 from functrace.optimize.eager import EagerEvaluation
 from functrace.optimize.evaluation import Evaluation
 from functrace.optimize.iterate import Iterate
+from functrace.optimize.programs import suggesting_eager
 from functrace.optimize.structure import DerivativeStructure
 from functrace.optimize.variables import Parameters, Variables, real_vector
-from functrace.transforms._flatten import call, owned
+from functrace.transforms._flatten import call, owned, snapshot
 from functrace.util import user_line
 
 __all__ = ["Problem"]
@@ -98,7 +99,10 @@ class Problem:
         #: (x, *parameters) -> objective, constraints; recorded once, and all that is derived comes from it.
         self.program: ClosedJaxpr | None = None
         if jit:
-            self.program = stage(lambda *values: self._run(*values, read=True), self._types, name="optimize.Problem")
+            with suggesting_eager():
+                self.program = stage(
+                    lambda *values: self._run(*values, read=True), self._types, name="optimize.Problem"
+                )
             if any(isinstance(c, Tracer) for c in self.program.consts):
                 raise ArgumentError(
                     "the functions of a problem close over a value that another transformation is tracing",
@@ -170,8 +174,9 @@ class Problem:
     def _run(self, x: Any, *params: Any, read: bool = False) -> list[Any]:
         """Objective and constraints by the user's functions; with `read`, what these are is checked and noted."""
 
-        def arguments() -> tuple[Any, ...]:  # new containers for each function
-            return self.variables.unravel(x), *self.parameters.arguments(params)
+        def arguments() -> tuple[Any, ...]:  # of its own for each function, which may write to it
+            leaves = [snapshot(leaf) for leaf in params]
+            return self.variables.unravel(snapshot(x)), *self.parameters.arguments(leaves)
 
         value = 0.0 if self.objective_function is None else call(self.objective_function, arguments(), {})
         if read:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +33,7 @@ from functrace.core.ir import (
 )
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray
+from functrace.errors import AbstractValueError
 from functrace.interpreters.linearize import LinearizedJaxpr, linearize_jaxpr
 from functrace.interpreters.staging import stage
 from functrace.interpreters.transpose import transpose_jaxpr
@@ -173,6 +175,16 @@ def constraints_of(both: ClosedJaxpr) -> ClosedJaxpr:
     return ClosedJaxpr(jaxpr, [values[v] for v in jaxpr.constvars])
 
 
+@contextmanager
+def suggesting_eager() -> Iterator[None]:
+    """Errors of functions that cannot be recorded name the remedy that problems have besides the general ones."""
+    try:
+        yield
+    except AbstractValueError as error:
+        remedy = "make the problem with jit=False, which traces the functions at every point and gives dense derivatives"
+        raise AbstractValueError(f"{error}; or {remedy}").with_traceback(error.__traceback__) from None
+
+
 class FirstOrder:
     """Values and one linearisation of objective and constraints.
 
@@ -181,7 +193,8 @@ class FirstOrder:
     """
 
     def __init__(self, closed: ClosedJaxpr) -> None:
-        split = linearize_jaxpr(closed, [True, *(False for _ in closed.in_avals[1:])])
+        with suggesting_eager():
+            split = linearize_jaxpr(closed, [True, *(False for _ in closed.in_avals[1:])])
         #: (x, *parameters) -> objective, constraints, *residuals
         self.values = Compiled(split.primal)
         self.objective = Linear(split, 0)
@@ -199,8 +212,9 @@ class SecondOrder:
         def function(*values: Any) -> Any:
             return eval_jaxpr(lagrangian.jaxpr, lagrangian.consts, *values)[0]
 
-        gradient = stage(lambda *values: [grad(function)(*values)], lagrangian.in_avals)
-        split = linearize_jaxpr(gradient, [True, *(False for _ in gradient.in_avals[1:])])
+        with suggesting_eager():
+            gradient = stage(lambda *values: [grad(function)(*values)], lagrangian.in_avals)
+            split = linearize_jaxpr(gradient, [True, *(False for _ in gradient.in_avals[1:])])
         #: (x, lam, sigma, *parameters) -> gradient of the Lagrangian, *residuals
         self.values = Compiled(split.primal)
         self.hessian = Linear(split, 0)

@@ -19,7 +19,7 @@ import numpy as np
 from functrace.core.types import ShapedArray
 from functrace.core.work import counted, moving
 from functrace.errors import UnsupportedFunctionError
-from functrace.primitives import _fast, _lapack, _lapack_spectra, _matrix_rewrites, kinks
+from functrace.primitives import _fast, _lapack, _lapack_spectra, _matrix_rewrites, _small_matrices, kinks
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import diagonal, dot_general, matmul
 from functrace.primitives.elementwise import (
@@ -171,7 +171,7 @@ cholesky = matrix_function(
     jvp=_cholesky_jvp,
     sparsity=matrices(reads=lambda shape: _below(shape[0]) | _eye(shape[0])),
     cost=per_matrix(lambda n, _: n**3 / 3),
-    lower=_lapack.cholesky,
+    lower=(_small_matrices.cholesky, _lapack.cholesky),
 )
 
 
@@ -286,7 +286,8 @@ def _eig_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 #: Eigenvalues and right eigenvectors of general matrices, always complex.
 eig = matrix_function(
-    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3), lower=_lapack_spectra.eig
+    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3),
+    lower=_lapack_spectra.eig,
 )
 
 

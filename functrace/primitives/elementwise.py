@@ -419,6 +419,7 @@ arctan2 = elementwise(
     np.arctan2,
     (lambda x, y, out: _over_square(y, hypot(x, y)), lambda x, y, out: -_over_square(x, hypot(x, y))),
     flops=FUNCTION,
+    kink=kinks.cut(),
     lower=_codes.arctan2,
 )
 hypot = elementwise(

@@ -15,8 +15,8 @@ import numpy as np
 from functrace.core.primitive import Kink
 
 __all__ = [
-    "choice", "comparison", "conversion", "cumulative_extremum", "extremum", "homogeneous", "insertion",
-    "order", "position", "quotient", "root_power", "smaller", "sorted_ties", "spectrum", "step", "to_half",
+    "choice", "comparison", "conversion", "cumulative_extremum", "cut", "extremum", "homogeneous", "insertion",
+    "order", "partial_order", "position", "quotient", "root_power", "smaller", "sorted_ties", "spectrum", "step", "to_half",
     "to_integer", "truncation", "undetermined", "unit_edge",
 ]  # fmt: skip
 
@@ -104,6 +104,11 @@ def unit_edge() -> Kink:
     return Kink("edge of the domain", lambda x: np.abs(np.abs(x) - 1))
 
 
+def cut() -> Kink:
+    """Of the angle of the point (y, x): it jumps by a turn at the negative x axis, and has no derivative at 0."""
+    return Kink("jump of the angle", lambda x, y: np.where(y > 0, np.hypot(x, y), np.abs(x)))
+
+
 def root_power() -> Kink:
     """Of x**y: a root of 0 (0 < y < 1). Higher powers have a derivative there."""
     return Kink("root of 0", lambda x, y: np.where((y > 0) & (y < 1), np.abs(x), np.inf))
@@ -149,6 +154,21 @@ def order() -> Kink:
     """Of the order of elements along an axis."""
     by_value = sorted_ties()
     return Kink("tie", lambda x, *, axis, kind: by_value.distance(x, axis=axis))
+
+
+def partial_order() -> Kink:
+    """Of which elements belong below and above given places along an axis: ties at these places."""
+
+    def distance(x: Any, *, kth: Any, axis: int) -> Any:
+        gaps = sorted_ties().distance(x, axis=axis)
+        found = np.full(gaps.shape, np.inf)
+        places = [slice(None)] * x.ndim
+        for k in np.ravel(kth):
+            places[axis] = k
+            found[tuple(places)] = gaps[tuple(places)]
+        return found
+
+    return Kink("tie", distance)
 
 
 def spectrum(what: str, values: Callable[..., Any]) -> Kink:

@@ -16,7 +16,7 @@ import numpy as np
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Rule, counted
-from functrace.primitives import _fast, _lapack, _matrix_rewrites
+from functrace.primitives import _fast, _lapack, _matrix_rewrites, _small_matrices
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import dot_general, matmul, permute
 from functrace.primitives.elementwise import complex_, conj, imag, mul, real, select, zero_of
@@ -176,7 +176,7 @@ solve = _solver(
     "solve", _solve_impl, lambda a: a, lambda params: params,
     sparsity=matrices(linear=(1,), columns=(1,)),
     cost=per_matrix(lambda n, _, k: 2 * n**3 / 3 + 2 * n * n * k),
-    lower=_lapack.solve,
+    lower=(_small_matrices.solve, _lapack.solve),
 )
 
 
@@ -223,7 +223,7 @@ triangular_solve = _solver(
     lambda params: {"lower": not params["lower"], "unit": params["unit"]},
     sparsity=matrices(linear=(1,), columns=(1,), reads=lambda shape, *, lower, unit: _triangle(shape[0], lower, unit)),
     cost=per_matrix(lambda n, _, k: n * n * k),
-    lower=_lapack.triangular_solve,
+    lower=(_small_matrices.triangular_solve, _lapack.triangular_solve),
 )
 
 
@@ -236,7 +236,8 @@ def _inv_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 
 inv = matrix_function(
-    "inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3), lower=_lapack.inv
+    "inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3),
+    lower=(_small_matrices.inv, _lapack.inv),
 )
 
 
@@ -328,7 +329,7 @@ adjugate = matrix_function(
     _same,
     jvp=lambda primals, tangents: ([adjugate(primals[0])], [adjugate_derivative(primals[0], tangents[0])]),
     cost=per_matrix(lambda n, _: 8 * n**3 / 3),
-    lower=_lapack.adjugate,
+    lower=(_small_matrices.adjugate, _lapack.adjugate),
 )
 #: The derivative of the adjugate of its first operand along the second; the transpose is by symmetry of det''.
 adjugate_derivative = matrix_function(
@@ -339,7 +340,7 @@ adjugate_derivative = matrix_function(
     transpose=lambda bars, a, t: [None, swap(adjugate_derivative(a, swap(bars[0])))],
     sparsity=matrices(linear=(1,)),
     cost=per_matrix(lambda n, *_: 20 * n**3 / 3),
-    lower=_lapack.adjugate_derivative,
+    lower=(_small_matrices.adjugate_derivative, _lapack.adjugate_derivative),
 )
 
 
@@ -360,7 +361,7 @@ slogdet = matrix_function(
     "slogdet", lambda a: list(np.linalg.slogdet(a)), _slogdet_aval, multiple=True, jvp=_slogdet_jvp,
     sparsity=matrices(none=lambda outs: () if outs[0].dtype.kind == "c" else (0,)),
     cost=per_matrix(lambda n, _: 2 * n**3 / 3),
-    lower=_lapack.slogdet,
+    lower=(_small_matrices.slogdet, _lapack.slogdet),
 )
 
 

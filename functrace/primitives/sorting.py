@@ -79,4 +79,5 @@ argpartition = Primitive(
     family="sorting",
     nondifferentiable=True,
     cost=counted(_comparisons),
+    kink=kinks.partial_order(),
 )

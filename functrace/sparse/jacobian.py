@@ -145,8 +145,7 @@ def prepare_jacobian(
             structure = Structure((elements.rows, elements.cols, elements.shape))
             preferred = _prefers_elements(program, elements, structure)
             if preferred is not None:
-                values = element_values(program, elements)
-                return SparseFunction(structure, values, preferred, product, form, program=program)
+                return SparseFunction(structure, element_values(program, elements), preferred, product, form, program=program)
     structure = Structure(known_pattern(pattern, (program.m, program.n)) if pattern is not None else proved(program))
     plan, choice, coloring = _choose(program, structure, mode)
     run = Tiered(lambda *leaves: evaluate_jacobian(program, plan, list(leaves)))

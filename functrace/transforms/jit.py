@@ -148,6 +148,7 @@ class Jitted:
         self, fun: Callable[..., Any], static_argnums: tuple[int, ...], static_argnames: frozenset[str], inline: bool
     ) -> None:
         functools.update_wrapper(self, fun, updated=())  # attributes of a callable object are not ours
+        self.__name__ = getattr(fun, "__name__", type(fun).__name__)
         self.fun = fun
         self.static_argnums, self.static_argnames, self.inline = static_argnums, static_argnames, inline
         self._lock = threading.RLock()
@@ -182,7 +183,7 @@ class Jitted:
         if self.inline:
             outs = eval_jaxpr(program.jaxpr, (), *operands)
         else:
-            outs = jit_call.bind(*operands, jaxpr=program.jaxpr, name=self.__name__)  # type: ignore[attr-defined]
+            outs = jit_call.bind(*operands, jaxpr=program.jaxpr, name=self.__name__)
         return tree.unflatten(program.out_tree, outs)
 
     def _serve(self, program: _Program, args: tuple[Any, ...], raw: list[Any]) -> None:
@@ -228,7 +229,7 @@ class Jitted:
         self._structured[structure] = dispatcher
         # Structures are asked for in turn, the newest first.
         current = self.__dict__.get("_outermost", self._call)
-        self._outermost = flattening(*structure, dispatcher.__call__, current)
+        self._outermost = flattening(structure[0], structure[1], dispatcher.__call__, current)
         if self._flat is None:
             self._entry(staticmethod(self._outermost))
 
@@ -268,7 +269,7 @@ class Jitted:
         """Reports a storm of compilations, once."""
         varying = "a static argument" if static or named else "the shape or dtype of an argument"
         warnings.warn(
-            f"{self.__name__} has been traced and compiled {_STORM} times, because {varying} changes from call to "  # type: ignore[attr-defined]
+            f"{self.__name__} has been traced and compiled {_STORM} times, because {varying} changes from call to "
             f"call; the last types are {', '.join(map(str, avals))}. Pass what changes as a traced argument, or pad "
             "arrays to a few shapes",
             RecompilationWarning,
@@ -309,7 +310,7 @@ class Jitted:
 
     def lower(self, *args: Any, **kwargs: Any) -> Lowered:
         """The function lowered for these arguments, to be looked at or compiled."""
-        return Lowered(self._specialize(args, kwargs)[0], self.__name__)  # type: ignore[attr-defined]
+        return Lowered(self._specialize(args, kwargs)[0], self.__name__)
 
     def clear_cache(self) -> None:
         """Forget all programs."""

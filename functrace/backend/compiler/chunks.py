@@ -103,6 +103,8 @@ class Registers:
             self._close(chunk)
 
     def _open(self) -> Chunk:
+        if not self.context.workspace:  # so that there is an arena to pass on
+            self.context.reserve(8)
         chunk = Chunk(self.e.new_label("chunk"))
         self._main_lines, self.e.lines = self.e.lines, chunk.lines
         self._main_block, self.e.block = self.e.block, "entry"

@@ -189,8 +189,9 @@ class Context(Positions, LibraryCalls):
 
     def integer(self, place: Place | Literal) -> str:
         """A number as a 64-bit integer."""
-        (value,) = self.registers(place).values or ()
-        return self.e.convert(value, INDEX).name
+        values = self.registers(place).values
+        assert values is not None
+        return self.e.convert(values[0], INDEX).name
 
     def decline(self) -> None:
         """The code cannot do it: the program runs by NumPy calls, which say what is wrong."""
@@ -381,15 +382,15 @@ class _Execution:
             if not emit_long_nest(self.context, box.extents, sinks):
                 emit_nest(self.e, box.extents, sinks)
             self.context.work += float(np.prod(box.extents)) * max(len(box.reader.nodes), 1)
-        for var, parts in results.items():
+        for var, totals in results.items():
             place = self.plan.places[var]
             assert isinstance(place, Small)
-            value = parts[0].result
-            for part in parts[1:]:
-                assert value is not None and part.result is not None
-                value = self.e.combine(part.combine, value, part.result)
-            assert value is not None
-            place.values = [value]
+            combined = totals[0].result
+            for total in totals[1:]:
+                assert combined is not None and total.result is not None
+                combined = self.e.combine(total.combine, combined, total.result)
+            assert combined is not None
+            place.values = [combined]
         self.context.report.append(step)
 
     def _sink(
@@ -417,7 +418,8 @@ class _Execution:
         eqn, plan = step.eqn, self.plan
         outs = [plan.places[v] for v in eqn.outvars]
         report: list[Any] = self.context.report
-        self.context.report = inner = []
+        inner: list[Any] = []
+        self.context.report = inner
         if step.lowering is None:
             operands = [self.context.materialise(self._operand(a)) for a in eqn.invars]
             self.context.python_call(self.context, eqn, operands, outs)

@@ -25,12 +25,12 @@ _LETTERS = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}
 class LibraryCalls:
     """What calls of libraries are written in."""
 
-    def permuted(self: Context, buffer: Buffer, axes: Sequence[int]) -> Buffer:
+    def permuted(self: Any, buffer: Buffer, axes: Sequence[int]) -> Buffer:
         """The array with its axes in another order."""
         shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])
         return Buffer(buffer.pointer, shape, buffer.dtype, strides, buffer.offset)
 
-    def part(self: Context, buffer: Buffer, positions: Sequence[str]) -> str:
+    def part(self: Any, buffer: Buffer, positions: Sequence[str]) -> str:
         """The address of the part of an array at positions, registers, on its first axes."""
         pointer = buffer.start(self.e)
         for position, stride in zip(positions, buffer.strides, strict=False):
@@ -38,11 +38,11 @@ class LibraryCalls:
             pointer = self.e.offset(pointer, step, buffer.dtype)
         return pointer
 
-    def corner(self: Context, buffer: Buffer, rows: int, columns: int) -> Buffer:
+    def corner(self: Any, buffer: Buffer, rows: int, columns: int) -> Buffer:
         """The first rows and columns of a matrix."""
         return Buffer(buffer.pointer, (rows, columns), buffer.dtype, buffer.strides, buffer.offset)
 
-    def over(self: Context, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
+    def over(self: Any, extents: Sequence[int], body: Callable[[list[str]], None]) -> None:
         """Loops over positions; the body is emitted once."""
 
         def level(positions: list[str]) -> None:
@@ -60,7 +60,7 @@ class LibraryCalls:
             self.repeats //= times
 
     def blas(
-        self: Context, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0, part: float | None = None
+        self: Any, name: str, dtype: np.dtype, *arguments: Any, flops: float = 0.0, part: float | None = None
     ) -> None:
         """A call of a routine of BLAS or LAPACK without its letter for the type.
 
@@ -99,11 +99,11 @@ class LibraryCalls:
         else:
             self.threaded(lambda: e.line(call))
 
-    def integers(self: Context, count: int) -> Buffer:
+    def integers(self: Any, count: int) -> Buffer:
         """A new array of the integers of BLAS."""
         return self.array((count,), np.dtype(f"int{symbols.blas('dgetrf')[1]}"))
 
-    def workspaces(self: Context, name: str, dtype: np.dtype, *arguments: Any) -> list[Buffer]:
+    def workspaces(self: Any, name: str, dtype: np.dtype, *arguments: Any) -> list[Buffer]:
         """New arrays for a routine of LAPACK to work in, as large as it says that is best.
 
         Args:
@@ -119,23 +119,23 @@ class LibraryCalls:
             for kind, size in zip(kinds, sizes, strict=True)
         ]
 
-    def expect_zero(self: Context, info: Buffer) -> None:
+    def expect_zero(self: Any, info: Buffer) -> None:
         """Where a routine of LAPACK says that it failed, the code declines: NumPy says what is wrong."""
         e = self.e
         e.refuse(e.load(info.pointer, info.dtype) != 0)
 
-    def fill_bytes(self: Context, pointer: str, count: int | str) -> None:
+    def fill_bytes(self: Any, pointer: str, count: int | str) -> None:
         """Sets bytes, a number or a register, to zero."""
         self.e.declare("void @llvm.memset.p0.i64(ptr, i8, i64, i1 immarg)")
         self.e.line(f"call void @llvm.memset.p0.i64(ptr {pointer}, i8 0, i64 {count}, i1 false)")
 
-    def threaded(self: Context, emit: Callable[[], None]) -> None:
+    def threaded(self: Any, emit: Callable[[], None]) -> None:
         """Code that BLAS may use all its threads in."""
         self.e.lines.append(_ALL)
         emit()
         self.e.lines.append(_ONE)
 
-    def ufunc(self: Context, name: str, types: str, operands: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
+    def ufunc(self: Any, name: str, types: str, operands: Sequence[Buffer], outputs: Sequence[Buffer]) -> None:
         """A call of a ufunc's inner loop. Operands have the shape of the outputs or none.
 
         Raises:

@@ -68,27 +68,6 @@ class Node:
             raise NotAffineError
         return Node("apply", INDEX, self.axes, (code, {}), (self,))
 
-    # A node may be an index: an element at a position that is only known when the program runs.
-
-    def _shifted(self, code: Callable[[Value], Value]) -> Node:
-        return Node("apply", self.dtype, self.axes, (lambda e, x: code(x), {}), (self,))
-
-    def __add__(self, other: int) -> Node:
-        return self._shifted(lambda x: x + other) if other else self
-
-    __radd__ = __add__
-
-    def __sub__(self, other: int) -> Node:
-        return self + -other
-
-    def __rsub__(self, other: int) -> Node:
-        return self._shifted(lambda x: other - x)
-
-    def __mul__(self, factor: int) -> Node:
-        return self._shifted(lambda x: x * factor) if factor != 1 else self
-
-    __rmul__ = __mul__
-
 
 class Reader:
     """Builds the nodes of one box.

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from functrace.backend import symbols
+from functrace.backend.compiler.dtypes import Unsupported
+
 if TYPE_CHECKING:
     from functrace.backend.compiler.emit import Value
 
@@ -46,7 +49,13 @@ class Outside:
         return found
 
     def special(self: Any, name: str, *operands: Any) -> Value:
-        """A special function of SciPy's; it computes in double precision."""
+        """A special function of SciPy's; it computes in double precision.
+
+        Raises:
+            Unsupported: this SciPy has no such function to be called from machine code.
+        """
+        if not symbols.available(f"special:{name}"):
+            raise Unsupported(f"the special function {name}")
         values = self.matched(*operands)
         double = np.dtype(np.float64)
         found = self.outside(f"special:{name}", *[self.convert(v, double) for v in values], tail=", i32 0")

@@ -198,7 +198,8 @@ class Plan:
             for operand in dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)):
                 self.users.setdefault(operand, []).append(eqn)
         for atom in jaxpr.outvars:
-            self.users.pop(atom, None)  # type: ignore[call-overload]
+            if isinstance(atom, Var):
+                self.users.pop(atom, None)
         self.lowerings = [self._fused(eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True)]
         self.stored = self._initially_stored()
         self.copied: set[Var] = set()
@@ -214,8 +215,10 @@ class Plan:
         if not isinstance(lowering, Call) or not lowering.fused:
             return lowering
         largest = max((a for a in eqn.invars), key=lambda a: a.aval.size)
-        made = self.definitions.get(largest) if isinstance(largest, Var) else None
-        if made is None or not isinstance(made[1], Elementwise) or self.users.get(largest) != [eqn]:  # type: ignore[call-overload]
+        if not isinstance(largest, Var) or self.users.get(largest) != [eqn]:
+            return lowering
+        made = self.definitions.get(largest)
+        if made is None or not isinstance(made[1], Elementwise):
             return lowering
         avals = [a.aval for a in eqn.invars]
         return next((low for low in lowering.fused if low.suits(*avals, **eqn.params)), lowering)

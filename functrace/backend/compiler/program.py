@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from functrace.core.ir import Jaxpr
 
 __all__ = ["Kernel", "Module", "compile_module", "description", "load_described", "load_module", "prepare"]
 
+_NAMES = "kernel", "table_address"  # functions that are called from outside
 _LONG = 1e5  # element operations: about 50 microseconds
 
 
@@ -30,13 +32,14 @@ class Module:
     """A program as LLVM IR.
 
     Args:
-        text: the IR; its function is `i64 kernel(ptr pointers)`, see `functrace.backend.dispatcher`.
+        text: the IR; its function is `i64 kernel_...(ptr pointers)`, see `functrace.backend.dispatcher`.
         symbols: names of functions outside, in the order of the module's table.
         objects: Python objects that the code refers to, by "object:k" in `symbols`.
         workspace: bytes.
         uses_python: whether it calls Python, so that it must hold the interpreter's lock.
         report: the steps, in order.
         opt: how hard the code generator is to try, 0 to 3.
+        suffix: what the names of its functions end with.
     """
 
     text: str
@@ -47,6 +50,7 @@ class Module:
     work: float
     report: list[Any] = field(default_factory=list)
     opt: int = 2
+    suffix: str = ""
 
 
 @dataclass
@@ -127,8 +131,13 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         f"attributes #0 = {{ {llvm.attributes(target)} }}",
         f"attributes #1 = {{ {llvm.attributes(target)} noinline optnone }}",
     ]
+    text = "\n".join(parts) + "\n"
+    # Names of its own let the code share a library with others.
+    suffix = hashlib.sha256(text.encode()).hexdigest()[:24]
+    for name in _NAMES:
+        text = text.replace(f" @{name}(", f" @{name}_{suffix}(", 1)
     return Module(
-        "\n".join(parts) + "\n",
+        text,
         list(e.symbols),
         e.objects,
         context.workspace,
@@ -137,13 +146,14 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         context.report,
         # Loops and calls beside the long line deserve full effort; a line that is all there is does without.
         0 if quick and not context.report else 2,
+        suffix,
     )
 
 
 def load_module(module: Module, code: bytes, constants: Sequence[np.ndarray], target: Target | None = None) -> Kernel:
     """Links machine code of a module into this process."""
     long = not module.uses_python and module.work > _LONG
-    return _linked(code, module.symbols, module.objects, constants, module.workspace, long, target)
+    return _linked(code, module.suffix, module.symbols, module.objects, constants, module.workspace, long, target)
 
 
 def description(module: Module) -> dict[str, Any] | None:
@@ -151,16 +161,18 @@ def description(module: Module) -> dict[str, Any] | None:
     if module.objects:
         return None
     long = not module.uses_python and module.work > _LONG
-    return {"symbols": module.symbols, "workspace": module.workspace, "long": long}
+    return {"suffix": module.suffix, "symbols": module.symbols, "workspace": module.workspace, "long": long}
 
 
 def load_described(code: bytes, described: dict[str, Any], constants: Sequence[np.ndarray], target: Target) -> Kernel:
     """Links machine code with its description into this process."""
-    return _linked(code, described["symbols"], [], constants, described["workspace"], described["long"], target)
+    names, workspace, long = described["symbols"], described["workspace"], described["long"]
+    return _linked(code, described["suffix"], names, [], constants, workspace, long, target)
 
 
 def _linked(
     code: bytes,
+    suffix: str,
     names: Sequence[str],
     objects: list[Any],
     constants: Sequence[np.ndarray],
@@ -168,7 +180,8 @@ def _linked(
     long: bool,
     target: Target | None,
 ) -> Kernel:
-    library = llvm.load(code, target or llvm.target())
+    kernel, table = [f"{name}_{suffix}" for name in _NAMES]
+    library = llvm.load(code, target or llvm.target(), [kernel, table])
     addresses = []
     for name in names:
         if name.startswith("object:"):
@@ -180,6 +193,6 @@ def _linked(
         else:
             addresses += symbols.resolve([name])
     if addresses:
-        function: Callable[[], int] = ctypes.CFUNCTYPE(ctypes.c_void_p)(library.address("table_address"))
-        (ctypes.c_uint64 * len(addresses)).from_address(function())[:] = addresses
-    return Kernel(library.address("kernel"), workspace, long, (library, objects, list(constants)))
+        function: Callable[[], int] = ctypes.CFUNCTYPE(ctypes.c_void_p)(library.address(table))
+        (ctypes.c_uint64 * len(addresses)).from_address(function())[:] = addresses  # type: ignore[assignment]
+    return Kernel(library.address(kernel), workspace, long, (library, objects, list(constants)))

@@ -71,7 +71,7 @@ def _array(buffer: Buffer, address: int) -> np.ndarray:
     """The array at an address."""
     size = buffer.dtype.itemsize
     if buffer.contiguous:
-        memory = (ctypes.c_char * (math.prod(buffer.shape) * size)).from_address(address)
+        memory: Any = (ctypes.c_char * (math.prod(buffer.shape) * size)).from_address(address)
         return np.ndarray(buffer.shape, buffer.dtype, memory)
     least = sum((n - 1) * s for n, s in zip(buffer.shape, buffer.strides, strict=True) if s < 0)
     most = sum((n - 1) * s for n, s in zip(buffer.shape, buffer.strides, strict=True) if s > 0)
