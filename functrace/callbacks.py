@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
+from functrace.backend.kernels.native import NativeKernel, kernel_address
 from functrace.control import callbacks
 from functrace.core.types import ShapedArray, aval_of, canonicalize, is_inexact
 from functrace.errors import ArgumentError, CallbackError
@@ -170,11 +171,19 @@ class _Kernel:
         self.compiled = hasattr(kernel, "py_func")
 
     def __call__(self, *values: Any) -> list[Any]:
+        self._compile()
+        return [self.kernel(*values)]
+
+    def _compile(self) -> None:
         if not self.compiled:
             import numba
 
             self.kernel, self.compiled = numba.njit(self.kernel), True
-        return [self.kernel(*values)]
+
+    def native(self, operands: Sequence[ShapedArray], result: ShapedArray) -> NativeKernel | None:
+        """The kernel for programs that call it by its address, if it can be."""
+        self._compile()
+        return kernel_address(self.kernel, operands, result)
 
 
 def _check_partials(partials: Sequence[Any], avals: Sequence[ShapedArray], out: ShapedArray) -> None:

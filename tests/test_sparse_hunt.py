@@ -325,3 +325,31 @@ def test_slsqp_that_rounding_stops_is_judged_by_the_conditions_of_optimality():
     assert result.fun == pytest.approx(-3456.0, rel=1e-6)
     unbounded = optimize.Problem(lambda x: np.sum(x**3), (lambda x: x[0] - x[1], 0.0, 0.0), x0=[1.0, 1.0])
     assert not optimize.minimize(unbounded, "SLSQP", options={"maxiter": 20}).success
+
+
+def test_functions_that_write_to_x_do_not_disturb_each_other():
+    def f(x, p):
+        x[0] = 5.0
+        p[0] = 7.0
+        return np.sum(x**2) * p[0]
+
+    for jit in (True, False):
+        problem = optimize.Problem(f, (lambda x, p: x * p, -9.0, 9.0), x0=np.ones(3), params=np.ones(3), jit=jit)
+        x = np.array([2.0, 3.0, 4.0])
+        np.testing.assert_array_equal(problem.constraints(x), x)
+        np.testing.assert_array_equal(problem.jacobian(x, dense=True), np.eye(3))
+        np.testing.assert_allclose(problem.gradient(x), [0.0, 42.0, 56.0])
+
+
+def test_functions_that_cannot_be_recorded_name_the_way_out():
+    def doubled(x):
+        return np.sum(lax.while_loop(lambda c: np.sum(c) < 10, lambda c: c * 2, x**2))
+
+    with pytest.raises(errors.AbstractValueError, match="jit=False") as caught:
+        optimize.Problem(lambda x: x[0] if x[0] > 0 else x[1], x0=np.ones(2))
+    assert "traced by optimize.Problem" in str(caught.value)
+    with pytest.raises(errors.AbstractValueError, match=r"jit=False") as caught:
+        optimize.Problem(doubled, x0=np.ones(3)).gradient(np.ones(3))
+    assert "test_sparse_hunt.py" in str(caught.value) and "functools" not in str(caught.value)
+    problem = optimize.Problem(doubled, x0=np.ones(3), jit=False)
+    np.testing.assert_allclose(problem.lagrangian_hessian(np.ones(3), dense=True), 8 * np.eye(3))

@@ -13,6 +13,7 @@ import numpy as np
 
 from functrace.control._calls import over_batch
 from functrace.control._functions import broadcast_batch
+from functrace.core.lowering import Call
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
@@ -134,6 +135,17 @@ def _with_batch_axis(value: Any, size: int, vmap_method: str) -> Any:
     return broadcast_batch(value, size if vmap_method == "broadcast_all" else 1)
 
 
+def _has_address(*operands: ShapedArray, callback: Callable[..., Any], avals: tuple[ShapedArray, ...], **params: Any) -> bool:
+    """Whether the callback is a compiled kernel that can be called by its address."""
+    native = getattr(callback, "native", None)
+    return native is not None and len(avals) == 1 and native(operands, avals[0]) is not None
+
+
+def _emit_kernel(c: Any, operands: list[Any], outs: list[Any], *, callback: Any, avals: Any, **params: Any) -> None:
+    buffers = [c.contiguous(c.materialise(o)) for o in operands]
+    c.kernel(callback.native(tuple(map(c.aval, buffers)), avals[0]), [*buffers, *outs])
+
+
 #: `callback(*operands)` gives a flat list of arrays of types `avals`. `rule(*operands, *tangents, *outputs)`, if any,
 #: gives the output tangents; None stands for zero.
 pure_callback = Primitive(
@@ -145,6 +157,7 @@ pure_callback = Primitive(
     family="control",
     multiple=True,
     cost=lambda operands, outs, **params: Work(note="callbacks count nothing"),
+    lower=Call(_has_address, _emit_kernel),
 )
 
 

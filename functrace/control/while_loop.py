@@ -30,7 +30,7 @@ from functrace.core.ir import ClosedJaxpr, Jaxpr, Var, eval_jaxpr, hoist_constan
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of
-from functrace.core.work import Inner, Work
+from functrace.core.work import Inner, Layout, Work
 from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
@@ -233,8 +233,9 @@ def _unfold(
 
 
 def _cost(operands: Any, outs: Any, *, cond: Jaxpr, body: Jaxpr, **params: Any) -> Work:
-    """One step: nothing says how many there will be."""
-    return Work(inner=[Inner(cond, 1), Inner(body, 1)], note="a while loop counts as one step")
+    """One step: nothing says how many there will be. Beside it is the state that the step before left."""
+    before = sum(Layout(a).bytes for a in outs)
+    return Work(inner=[Inner(cond, 1), Inner(body, 1)], scratch=before, note="a while loop counts as one step")
 
 
 while_loop = Primitive(

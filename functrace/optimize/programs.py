@@ -181,7 +181,9 @@ def suggesting_eager() -> Iterator[None]:
     try:
         yield
     except AbstractValueError as error:
-        remedy = "make the problem with jit=False, which traces the functions at every point and gives dense derivatives"
+        remedy = (
+            "make the problem with jit=False, which traces the functions at every point and gives dense derivatives"
+        )
         raise AbstractValueError(f"{error}; or {remedy}").with_traceback(error.__traceback__) from None
 
 

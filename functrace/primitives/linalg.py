@@ -78,17 +78,27 @@ def matrix_function(
     return primitive
 
 
-def per_matrix(formula: Callable[..., float]) -> Rule:
+def per_matrix(formula: Callable[..., float], copies: int = 0) -> Rule:
     """The cost of a LAPACK routine by `formula(rows, columns)`, or `formula(rows, columns, right-hand sides)`, flops.
 
-    The leading terms of G. Golub and C. Van Loan, Matrix Computations (4th edition, 2013).
+    The leading terms of G. Golub and C. Van Loan, Matrix Computations (4th edition, 2013). `copies` is how many
+    matrices of the operand's size it holds beside its results, of which only one at a time is worked on.
     """
 
     def count(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> float:
         a, sides = operands[0], [b.shape[-1] for b in operands[1:2]]
         return math.prod(a.shape[:-2]) * formula(*a.shape[-2:], *sides)
 
-    return counted(count, dense=True)
+    work = counted(count, dense=True)
+    if not copies:
+        return work
+
+    def with_copies(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
+        rows, columns = operands[0].shape[-2:]
+        held = copies * rows * columns * operands[0].dtype.itemsize
+        return work(operands, outs, **params)._replace(scratch=held)
+
+    return with_copies
 
 
 def stacked(x: Any, size: int) -> Any:
@@ -412,7 +422,7 @@ expm = matrix_function(
     _expm_impl,
     _same,
     jvp=lambda primals, tangents: ([expm(primals[0])], [expm_derivative(primals[0], tangents[0])]),
-    cost=per_matrix(lambda n, _: 30 * n**3),
+    cost=per_matrix(lambda n, _: 30 * n**3, copies=6),
 )
 #: The derivative of expm at its first operand along the second, a corner of the exponential of a block matrix:
 #: N. Higham, Functions of Matrices (2008), section 10.6.

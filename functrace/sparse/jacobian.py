@@ -145,7 +145,9 @@ def prepare_jacobian(
             structure = Structure((elements.rows, elements.cols, elements.shape))
             preferred = _prefers_elements(program, elements, structure)
             if preferred is not None:
-                return SparseFunction(structure, element_values(program, elements), preferred, product, form, program=program)
+                return SparseFunction(
+                    structure, element_values(program, elements), preferred, product, form, program=program
+                )
     structure = Structure(known_pattern(pattern, (program.m, program.n)) if pattern is not None else proved(program))
     plan, choice, coloring = _choose(program, structure, mode)
     run = Tiered(lambda *leaves: evaluate_jacobian(program, plan, list(leaves)))

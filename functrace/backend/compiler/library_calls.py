@@ -25,6 +25,24 @@ _LETTERS = {"float64": "d", "float32": "s", "complex128": "z", "complex64": "c"}
 class LibraryCalls:
     """What calls of libraries are written in."""
 
+    def kernel(self: Any, native: Any, buffers: Sequence[Buffer]) -> None:
+        """A call of a user's compiled kernel on operands and result; where it raises, the code declines."""
+        e = self.e
+        position = len(e.objects)
+        e.objects.append(native)
+        table = e.fresh("table")
+        self.prologue.append(f"  {table} = alloca [{len(buffers)} x ptr]")
+        for k, buffer in enumerate(buffers):
+            e.line(f"store ptr {buffer.start(e)}, ptr {e.pointer(f'getelementptr ptr, ptr {table}, i64 {k}')}")
+        status = e.index(f"call i64 {e.symbol(f'native:{position}')}(ptr {table})")
+        failed = e.index(f"icmp ne i64 {status}, 0")
+        wrong, done = e.new_label("wrong"), e.new_label("done")
+        e.line(f"br i1 {failed}, label %{wrong}, label %{done}")
+        e.label(wrong)
+        self.decline()
+        e.line(f"br label %{done}")
+        e.label(done)
+
     def permuted(self: Any, buffer: Buffer, axes: Sequence[int]) -> Buffer:
         """The array with its axes in another order."""
         shape, strides = tuple([buffer.shape[a] for a in axes]), tuple([buffer.strides[a] for a in axes])

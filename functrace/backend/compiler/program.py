@@ -186,6 +186,8 @@ def _linked(
     for name in names:
         if name.startswith("object:"):
             addresses.append(id(objects[int(name[7:])]))
+        elif name.startswith("native:"):
+            addresses.append(objects[int(name[7:])].address)
         elif name.startswith("data:"):
             addresses.append(objects[int(name[5:])].ctypes.data)
         elif name.startswith("constant:"):
