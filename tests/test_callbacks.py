@@ -267,3 +267,21 @@ def test_rules_that_do_not_fit():
     short = numba_call(numba.njit(lambda x: x[:2]), lambda x: x)
     with pytest.raises(CallbackError, match=r"float64\[2\] for float64\[3\]"):
         short(X)
+
+
+def test_compiled_programs_call_a_kernel_by_its_address():
+    numba = pytest.importorskip("numba")
+
+    @numba.njit
+    def halves(x):
+        if x[0] < 0:
+            raise ValueError("negative")
+        return np.sqrt(x) / 2
+
+    f = functrace.numba_call(halves, lambda x: x, derivative=lambda x, out: 1 / (8 * out))
+    x = np.linspace(1.0, 4.0, 40)
+    slope = functrace.grad(lambda x: np.sum(f(2 * x) ** 2))
+    np.testing.assert_allclose(functrace.jit(slope)(x), slope(x), rtol=1e-14)
+    assert "NumPy" not in repr(functrace.explain(slope)(x))
+    with pytest.raises(ValueError, match="negative"):
+        functrace.jit(f)(-x)

@@ -198,7 +198,7 @@ qr = matrix_function(
     lambda a: [a, ShapedArray((*a.shape[:-2], a.shape[-1], a.shape[-1]), a.dtype)],
     multiple=True,
     jvp=_qr_jvp,
-    cost=per_matrix(lambda m, n: 4 * m * n * n - 4 * n**3 / 3, copies=1),
+    cost=per_matrix(lambda m, n: 4 * m * n * n - 4 * n**3 / 3, stack_copies=1),
     lower=_lapack_spectra.qr,
 )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
-from functrace.core.work import Layout, Rule, counted
+from functrace.core.work import Layout, Rule, Work, counted
 from functrace.primitives import _fast, _lapack, _matrix_rewrites, _small_matrices
 from functrace.primitives._structures import matrices
 from functrace.primitives.contraction import dot_general, matmul, permute
@@ -78,11 +78,11 @@ def matrix_function(
     return primitive
 
 
-def per_matrix(formula: Callable[..., float], copies: int = 0) -> Rule:
+def per_matrix(formula: Callable[..., float], copies: int = 0, stack_copies: int = 0) -> Rule:
     """The cost of a LAPACK routine by `formula(rows, columns)`, or `formula(rows, columns, right-hand sides)`, flops.
 
-    The leading terms of G. Golub and C. Van Loan, Matrix Computations (4th edition, 2013). `copies` is how many
-    matrices of the operand's size it holds beside its results, of which only one at a time is worked on.
+    The leading terms of G. Golub and C. Van Loan, Matrix Computations (4th edition, 2013). It holds `copies`
+    matrices of the operand's size beside its results, and `stack_copies` of the whole operand.
     """
 
     def count(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> float:
@@ -90,12 +90,12 @@ def per_matrix(formula: Callable[..., float], copies: int = 0) -> Rule:
         return math.prod(a.shape[:-2]) * formula(*a.shape[-2:], *sides)
 
     work = counted(count, dense=True)
-    if not copies:
+    if not copies and not stack_copies:
         return work
 
     def with_copies(operands: Sequence[Layout], outs: Sequence[ShapedArray], **params: Any) -> Work:
-        rows, columns = operands[0].shape[-2:]
-        held = copies * rows * columns * operands[0].dtype.itemsize
+        a = operands[0]
+        held = copies * math.prod(a.shape[-2:]) * a.dtype.itemsize + stack_copies * a.bytes
         return work(operands, outs, **params)._replace(scratch=held)
 
     return with_copies
@@ -422,7 +422,7 @@ expm = matrix_function(
     _expm_impl,
     _same,
     jvp=lambda primals, tangents: ([expm(primals[0])], [expm_derivative(primals[0], tangents[0])]),
-    cost=per_matrix(lambda n, _: 30 * n**3, copies=6),
+    cost=per_matrix(lambda n, _: 30 * n**3, copies=7),
 )
 #: The derivative of expm at its first operand along the second, a corner of the exponential of a block matrix:
 #: N. Higham, Functions of Matrices (2008), section 10.6.
