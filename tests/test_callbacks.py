@@ -278,10 +278,10 @@ def test_compiled_programs_call_a_kernel_by_its_address():
             raise ValueError("negative")
         return np.sqrt(x) / 2
 
-    f = functrace.numba_call(halves, lambda x: x, derivative=lambda x, out: 1 / (8 * out))
+    f = ft.numba_call(halves, lambda x: x, derivative=lambda x, out: 1 / (8 * out))
     x = np.linspace(1.0, 4.0, 40)
-    slope = functrace.grad(lambda x: np.sum(f(2 * x) ** 2))
-    np.testing.assert_allclose(functrace.jit(slope)(x), slope(x), rtol=1e-14)
-    assert "NumPy" not in repr(functrace.explain(slope)(x))
+    slope = ft.grad(lambda x: np.sum(f(2 * x) ** 2))
+    np.testing.assert_allclose(ft.jit(slope)(x), slope(x), rtol=1e-14)
+    assert "NumPy" not in repr(ft.explain(slope)(x))
     with pytest.raises(ValueError, match="negative"):
-        functrace.jit(f)(-x)
+        ft.jit(f)(-x)

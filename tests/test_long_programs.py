@@ -105,8 +105,8 @@ def test_an_index_out_of_range_is_noticed_in_a_part(cut_everywhere):
 def test_a_long_program_in_full_size():
     def f(p):
         x, v = p[0], p[1]
-        for _ in range(600):
-            x, v = x + 0.01 * v, v - 0.01 * x * x
+        for _ in range(900):
+            x, v = x + 0.001 * v, v - 0.001 * x * x
         return x
 
     start = np.array([1.0, 0.2])

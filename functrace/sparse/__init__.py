@@ -6,8 +6,8 @@ from functrace.sparse.jacobian import jacobian as jacobian
 from functrace.sparse.pattern import Pattern as Pattern
 from functrace.sparse.pattern import hessian_pattern as hessian_pattern
 from functrace.sparse.pattern import jacobian_pattern as jacobian_pattern
-from functrace.sparse.structure import Choice as Choice
-from functrace.sparse.structure import SparseFunction as SparseFunction
+from functrace.sparse.prepared import Choice as Choice
+from functrace.sparse.prepared import SparseFunction as SparseFunction
 from functrace.sparse.structure import Structure as Structure
 from functrace.transforms._compression import use_coloring as _use_coloring
 

@@ -15,7 +15,8 @@ from functrace.sparse.coloring import star_coloring
 from functrace.sparse.compress import evaluate_hessian, star_plan
 from functrace.sparse.elements import element_hessian
 from functrace.sparse.jacobian import SparseDerivative, check_vector, element_seconds, element_values, known_pattern
-from functrace.sparse.structure import Choice, SparseFunction, Structure, check_format
+from functrace.sparse.prepared import Choice, SparseFunction
+from functrace.sparse.structure import Structure, check_format
 from functrace.transforms import grad, jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line

@@ -17,7 +17,8 @@ from functrace.sparse._tiers import Tiered
 from functrace.sparse.coloring import bicoloring, column_coloring, row_coloring
 from functrace.sparse.compress import Plan, bicolored_plan, column_plan, evaluate_jacobian, row_plan
 from functrace.sparse.elements import element_jacobian
-from functrace.sparse.structure import Choice, SparseFunction, Structure, check_format, entries_of
+from functrace.sparse.prepared import Choice, SparseFunction
+from functrace.sparse.structure import Structure, check_format, entries_of
 from functrace.transforms import jvp
 from functrace.transforms._flatten import check_callable
 from functrace.util import user_line
