@@ -4,6 +4,7 @@ import array
 import math
 import statistics
 import struct
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import scipy.sparse
 
 import functrace
 import functrace.numpy as fnp
-from functrace import errors, lax, tree
+from functrace import errors, lax, optimize, sparse, tree
 from functrace.core.ir import ClosedJaxpr
 from functrace.core.primitive import Primitive
 from functrace.errors import ConversionError, FunctraceError, InputError
@@ -230,6 +231,25 @@ def carry():
     return lax.scan(lambda c, x: ((c, c), x), 0.0, X)
 
 
+def problem(objective, x0=X, **options):
+    return optimize.Problem(objective, x0=x0, **options)
+
+
+def no_solver():
+    with mock.patch("functrace.optimize.ipopt.available_interfaces", return_value=[]):
+        optimize.minimize(problem(np.sum), "ipopt")
+
+
+def no_solution():
+    unbounded = problem(lambda x, p: p * np.sum(x**3), -X, params=1.0)
+    optimize.solution_sensitivity(unbounded, "BFGS")()
+
+
+def many_solutions():
+    valley = problem(lambda x, p: (x[0] + x[1] - p) ** 2, params=1.0)
+    optimize.solution_sensitivity(valley, "BFGS")()
+
+
 EXAMPLES = {
     "TreeError": (lambda: tree.map(lambda a, b: a, [1], {"a": 1}), "remedy"),
     "ArgumentError": (lambda: functrace.grad(lambda x: x, argnums=1)(1.0), "arguments by position"),
@@ -254,6 +274,13 @@ EXAMPLES = {
     "DTypeError": (lambda: functrace.grad(lambda x: x & 1)(1.0), "astype"),
     "IndexingError": (lambda: functrace.grad(lambda x: x[7])(X), "remedy"),
     "RegistrationError": (lambda: Primitive("sin", np.sin, lambda aval: aval), "another name"),
+    "MissingSolverError": (no_solver, "pip install casadi"),
+    "SolverFailureError": (no_solution, "try another method"),
+    "DegenerateSolutionError": (many_solutions, "remedy"),
+    "WrongStructureError": (
+        lambda: sparse.jacobian(lambda x: x * x[0], pattern=np.eye(3)).prepare(X, check=True),
+        "holds every nonzero",
+    ),
     "JaxprError": (lambda: ClosedJaxpr(functrace.make_jaxpr(np.sin)(1.0).jaxpr, [1.0]), "constants"),
 }
 
@@ -264,12 +291,14 @@ def test_an_example_of_each_class(name):
     with pytest.raises(getattr(errors, name), match=remedy) as caught:
         call()
     assert type(caught.value).__name__ == name
-    assert isinstance(caught.value, (TypeError, ValueError, IndexError, AttributeError))
+    assert isinstance(caught.value, (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, ImportError))
 
 
 def test_every_class_has_an_example():
-    assert {*errors.__all__} == {*EXAMPLES, "FunctraceError"}
-    assert all(issubclass(getattr(errors, name), FunctraceError) for name in errors.__all__)
+    classes = {name: getattr(errors, name) for name in errors.__all__}
+    raised = {name for name, cls in classes.items() if not issubclass(cls, Warning)}
+    assert raised == {*EXAMPLES, "FunctraceError"}
+    assert all(issubclass(classes[name], FunctraceError) for name in raised)
 
 
 def test_the_layout_of_a_message():

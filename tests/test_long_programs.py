@@ -9,6 +9,7 @@ import functrace as ft
 from functrace.backend.compiler import chunks, execute, program
 from functrace.backend.executable import Executable
 from functrace.core.ir import hoist_constants
+from functrace.primitives.indexing import gather
 from functrace.util import without_collection
 from tests.test_compiled import CASES, check, executable
 
@@ -81,7 +82,7 @@ def test_programs_cut_everywhere(cut_everywhere, function, operands):
     jitted = ft.jit(function)
     assert "@chunk" in jitted.lower(*operands).as_text("llvm")
     for found, wanted in zip(ft.tree.leaves(jitted(*operands)), ft.tree.leaves(function(*operands)), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-14)
+        np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.parametrize(("function", "operands"), [PROGRAMS[0], *PROGRAMS[2:]], ids=lambda p: getattr(p, "__name__", ""))
@@ -90,14 +91,16 @@ def test_gradients_cut_everywhere(cut_everywhere, function, operands):
         return sum(np.sum(leaf) for leaf in ft.tree.leaves(function(x, *operands[1:])) if leaf.dtype.kind == "f")
 
     gradient = ft.grad(total)
-    np.testing.assert_allclose(ft.jit(gradient)(X), gradient(X), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(ft.jit(gradient)(X), gradient(X), rtol=1e-10, atol=1e-11)
 
 
 def test_an_index_out_of_range_is_noticed_in_a_part(cut_everywhere):
-    jitted = ft.jit(read_at)
+    def f(x, i):
+        return gather.bind(np.sin(x[0]) * x, i, axes=(0,), unique=True) + x[1]
+
+    jitted = ft.jit(f)
+    np.testing.assert_allclose(jitted(X, np.int64(2)), f(X, np.int64(2)), rtol=1e-14)
     assert "@chunk" in jitted.lower(X, np.int64(0)).as_text("llvm")
-    with pytest.raises(IndexError):
-        read_at(X, np.int64(5))
     with pytest.raises(IndexError):
         jitted(X, np.int64(5))
 

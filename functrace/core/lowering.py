@@ -20,7 +20,7 @@ A primitive without one is called as it is, by way of Python.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +46,20 @@ class Lowering:
 
 @dataclass(frozen=True)
 class Elementwise(Lowering):
-    """Code for one element. `weight` is its price in units of an addition."""
+    """Code for one element.
+
+    Args:
+        weight: its price in additions.
+        cheap: `cheap(operands)`, whether the operands, atoms, make it as cheap as an addition: a power of 2 is a product.
+    """
 
     code: Callable[..., Any] = None  # type: ignore[assignment]
     weight: float = 1.0
+    cheap: Callable[[Sequence[Any]], bool] | None = None
+
+    def price(self, operands: Sequence[Any]) -> float:
+        """The weight with these operands, atoms."""
+        return 1.0 if self.cheap is not None and self.cheap(operands) else self.weight
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,10 @@ class Indexed(Lowering):
 
     read: Callable[..., Any] = None  # type: ignore[assignment]
     weight: float = 0.0
+
+    def price(self, operands: Sequence[Any]) -> float:
+        """See `Elementwise.price`."""
+        return self.weight
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def with_uniform_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
     eqns: list[Eqn] = []
     kept: list[tuple[Var, Any]] = []
     for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
-        if isinstance(value, np.ndarray) and value.size > 1 and not any(value.strides):
+        if isinstance(value, np.ndarray) and value.size > 1 and _is_uniform(value):
             params = {"shape": value.shape, "value": value.flat[0].item(), "dtype": value.dtype}
             eqns.append(Eqn(full, [], [var], params))
         else:
@@ -72,6 +72,16 @@ def with_uniform_constants(closed: ClosedJaxpr) -> ClosedJaxpr:
         return closed
     program = Jaxpr([v for v, _ in kept], jaxpr.invars, [*eqns, *jaxpr.eqns], jaxpr.outvars)
     return ClosedJaxpr(program, [c for _, c in kept])
+
+
+def _is_uniform(value: np.ndarray) -> bool:
+    """Whether an array repeats one number, to the bit."""
+    if not any(value.strides):
+        return True
+    first = value.flat[0]
+    if first.dtype.kind == "c" or not (value == first).all():
+        return False
+    return bool(first) or first.dtype.kind != "f" or bool((np.signbit(value) == np.signbit(first)).all())
 
 
 def _with_numbers(eqn: Eqn, operands: list[Atom], uniform: dict[Var, Any]) -> list[Atom]:

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from functrace.core.ir import Literal
 from functrace.core.lowering import Elementwise, function
 
 __all__ = ["code", "function"]
@@ -91,7 +92,13 @@ def _power(e: Any, x: Any, y: Any) -> Any:
     return e.math("pow", x, y)
 
 
-power = code(_power, 2 * _FUNCTION, _floats)
+def _is_product(operands: Sequence[Any]) -> bool:
+    """Whether an exponent is a number for which a power is a product or a root."""
+    exponent = operands[1]
+    return isinstance(exponent, Literal) and exponent.val in (-1, 0, 0.5, 1, 2, 3, 4)
+
+
+power = Elementwise(_floats, _power, 2 * _FUNCTION, _is_product)
 
 
 def _floor_divided(e: Any, x: Any, y: Any) -> Any:

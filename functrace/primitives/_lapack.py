@@ -150,7 +150,7 @@ def _determinant(c: Any, factors: Any, pivots: Any) -> tuple[Any, Any]:
         return [i + 1, sign, total + e.math("log", size)], i + 1 < n
 
     start = [e.constant(0, INDEX), e.constant(1, dtype), e.constant(0, real)]
-    return tuple(e.repeated(start, step)[1:])  # type: ignore[return-value]
+    return tuple(e.repeated(start, step)[1:])
 
 
 def _emit_slogdet(c: Any, operands: list[Any], outs: list[Any]) -> None:

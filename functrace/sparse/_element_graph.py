@@ -180,6 +180,8 @@ class Graph:
 
     def _merged(self, x: int, y: int, combine: Any) -> int | None:
         """The sum or difference of two products with the same coefficient, or with coefficients of the same node."""
+        if self.primitives[x] is not mul or self.primitives[y] is not mul:
+            return None
         (a, p), (b, q) = self.coefficient(x), self.coefficient(y)
         if a is None or b is None:
             return None
@@ -200,6 +202,8 @@ class Graph:
         return self._apply(neg, (x,), _NOTHING, self.dtypes[x])
 
     def mul(self, x: int, y: int) -> int:
+        if x == self.one or y == self.one:
+            return y if x == self.one else x
         if self.numbers[y]:
             x, y = y, x
         if self.numbers[x]:
@@ -210,6 +214,8 @@ class Graph:
         if self.primitives[y] is neg and self.domains[y] == whole:
             return self.neg(self.mul(x, self.operands[y][0]))
         if self.domains[x] == self.domains[y]:
+            if self.primitives[x] is not mul and self.primitives[y] is not mul:
+                return self._apply(mul, (x, y) if x < y else (y, x), _NOTHING, self.dtypes[x])
             (a, p), (b, q) = self.coefficient(x), self.coefficient(y)
             if a is None and b is None:
                 return self._apply(mul, (x, y) if x < y else (y, x), _NOTHING, self.dtypes[x])

@@ -15,6 +15,7 @@ import numpy as np
 
 from functrace.backend.compiler.emit import Value
 from functrace.backend.compiler.nodes import Node
+from functrace.backend.compiler.places import Buffer
 
 if TYPE_CHECKING:
     from functrace.backend.compiler.execute import Context
@@ -84,18 +85,27 @@ class Registers:
         assert node.made is not None
         return node.made
 
-    def in_chunks(self, nodes: Sequence[Node]) -> None:
-        """Makes the values of many nodes in functions of their own, and calls these."""
+    def in_chunks(self, arrays: Sequence[tuple[Sequence[Node], Buffer | None]]) -> None:
+        """Makes the elements of many arrays in functions of their own, and calls these.
+
+        Args:
+            arrays: the nodes of each array's elements, and where it is written to besides.
+        """
         chunk = None
-        for node in nodes:
+        for nodes, buffer in arrays:
             if chunk is None:
                 chunk = self._open()
-            if node.made is None and node not in self._elsewhere and all(arg in self._here for arg in node.args):
-                node.made = self._made(node)
-                chunk.made.append(node)
-                self._here.add(node)
-            else:
-                self.value(node)
+            for node in nodes:
+                if node.made is None and node not in self._elsewhere and all(arg in self._here for arg in node.args):
+                    node.made = self._made(node)
+                    chunk.made.append(node)
+                    self._here.add(node)
+                else:
+                    self.value(node)
+            if buffer is not None:
+                pointer = self._pointer(buffer.pointer)
+                for k, node in enumerate(nodes):
+                    self.e.store(self.value(node), self.e.offset(pointer, buffer.offset + k, buffer.dtype))
             if len(chunk.made) >= CHUNK:
                 self._close(chunk)
                 chunk = None

@@ -204,7 +204,7 @@ class Context(Positions, LibraryCalls):
         if isinstance(lowering, Indexed):
             return False
         small = all(v.aval.size <= SMALL for v in eqn.outvars)
-        return small or not isinstance(lowering, Elementwise) or lowering.weight >= _HOISTED
+        return small or not isinstance(lowering, Elementwise) or lowering.price(eqn.invars) >= _HOISTED
 
     def program(self, jaxpr: Jaxpr, inputs: Sequence[Place], outputs: Sequence[Buffer | None]) -> list[Place | Literal]:
         """Emits a program that another one holds."""
@@ -345,16 +345,20 @@ class _Execution:
 
     def _small(self, step: SmallStep) -> None:
         plan = self.plan
-        places = {var: plan.places[var] for var in step.writes}
-        nodes = [node for place in places.values() if isinstance(place, Small) for node in place.nodes or ()]
-        needed = set(step.writes)
-        if len(nodes) >= LONG:
-            self.registers.in_chunks(nodes)
-            needed = self._read_outside_registers()
-        for var, place in places.items():
+        arrays: list[tuple[Var, Small, list[Node]]] = []
+        for var in step.writes:
+            place = plan.places[var]
             assert isinstance(place, Small) and place.nodes is not None
-            if var in needed:
-                place.values = [self.registers.value(node) for node in place.nodes]
+            arrays.append((var, place, place.nodes))
+        if sum(len(nodes) for _, _, nodes in arrays) >= LONG:
+            self.registers.in_chunks([(nodes, plan.spilled.get(var)) for var, _, nodes in arrays])
+            needed = self._read_outside_registers()
+            for var, place, nodes in arrays:
+                if var in needed:
+                    place.values = [self.registers.value(node) for node in nodes]
+            return
+        for var, place, nodes in arrays:
+            place.values = [self.registers.value(node) for node in nodes]
             if var in plan.spilled:
                 spill(self.e, place, plan.spilled[var])
 

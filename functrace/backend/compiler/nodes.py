@@ -248,7 +248,7 @@ class Reader:
             ]
             code = _in_single(lowering.code, aval.dtype) if any(a.dtype == _HALF for a in args) else lowering.code
             node = self.apply(code, *args, dtype=aval.dtype, params=eqn.params)
-            node.weight = lowering.weight
+            node.weight = lowering.price(eqn.invars)
             return node
         if isinstance(lowering, Indexed):
             try:

@@ -28,9 +28,9 @@ __all__ = ["Box", "CallStep", "NestStep", "Plan", "SmallStep", "Step", "choose",
 _UNROLLED = 64  # terms of a reduction that is computed in registers
 _MOST_BOXES = 300
 _DEEPEST = 100  # operations that are read through on the way to an element
-_STORE = 4.0  # what storing and loading an element costs, in additions
+_STORE = 12.0  # what storing and loading an element costs, in additions
 _ATTEMPTS = 20
-_ROWS, _PARTS = 32, 64  # the least length of a loop over rows, and the most elements that a row has
+_ROWS, _PARTS = 32, 32  # the least length of a loop over rows, and the most elements that a row has
 _POINT: list[tuple[Affine, ...]] = [()]
 _NOTHING: frozenset[Step] = frozenset()
 
@@ -388,7 +388,7 @@ class Plan:
     def _plan_virtual(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
         out = eqn.outvars[0]
         operands = [a for a in eqn.invars if isinstance(a, Var)]
-        own = lowering.weight if isinstance(lowering, (Elementwise, Indexed)) else 0.0
+        own = lowering.price(eqn.invars) if isinstance(lowering, (Elementwise, Indexed)) else 0.0
         self.virtual[out] = (eqn, lowering)
         self.waits[out] = waits
         self.weight[out] = own + sum(self.weight.get(a, 0.0) for a in operands)
@@ -433,7 +433,7 @@ class Plan:
                 return None
             args.append(node)
         node = self.registers.apply(lowering.code, *args, dtype=eqn.outvars[0].aval.dtype, params=eqn.params)
-        node.weight = lowering.weight
+        node.weight = lowering.price(eqn.invars)
         return node
 
     def _plan_view(self, eqn: Eqn, lowering: Lowering) -> bool:
