@@ -46,6 +46,8 @@ def plot_modes(timings: Sequence[Timing], path: Path) -> None:
     left.set(title="Hessian", xlabel="inputs", xscale="log", yscale="log", ylabel="seconds")
     left.legend(fontsize="small")
     _bars(right, others)
+    for axes in (*above.axes, left, right):
+        axes.minorticks_off()
     figure.savefig(path, **({"metadata": {"Date": None}} if path.suffix == ".svg" else {}))
 
 

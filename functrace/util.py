@@ -51,7 +51,7 @@ def _is_internal(filename: str) -> bool:
 
 def replays(fun: F) -> F:
     """Mark a function that runs recorded equations, each in its turn under the local name `eqn`: see `user_source`."""
-    _replaying.add(id(fun.__code__))  # type: ignore[attr-defined]
+    _replaying.add(id(fun.__code__))
     return fun
 
 
@@ -100,7 +100,7 @@ def user_line() -> str | None:
 
 @contextlib.contextmanager
 def without_collection() -> Iterator[None]:
-    """Lets no garbage collection start: each one would look at all of a program that is being made, and find nothing."""
+    """Lets no garbage collection start: each would look at all of a program that is being made, and find nothing."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -4,6 +4,7 @@ registers and vectors, loops and branches in each other; compiled they give what
 A program is a list of integers, as in `tests.test_programs`, so that Hypothesis shrinks a failure to a short one.
 """
 
+import threading
 import warnings
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 import functrace.numpy as fnp
 from functrace import grad, jit, jvp, lax, linearize, vjp, vmap
+from functrace.errors import InputError
 from functrace.tree import flatten
 
 LIMIT = 400  # elements of a value
@@ -326,3 +328,101 @@ def test_programs(check, program):
 @given(program=programs(max_steps=14))
 def test_long_programs(check, program):
     quietly(check, program)
+
+
+# what was found
+
+
+def agree(f, *args):
+    """Compiled as called, and no refusal of the compiler."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(jit(f)(*args), f(*args))
+
+
+ROW = np.random.default_rng(3).normal(size=33)
+
+
+def test_an_index_that_is_computed_is_moved_further():
+    """Slices and reversals of what is read at positions that are divided in every lane."""
+    agree(lambda x: updated(x, slice(None, None, -2), 3 * x[::-2]), ROW)
+    agree(grad(lambda x: np.sum(np.sin(np.stack([x, x[::-1], np.sin(x)], 1).T.reshape(-1)[::2]))), ROW)
+    agree(grad(lambda x: np.sum(np.sin(np.concatenate([x[::-3], x[::2], x[1:]])))), ROW)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2", "u4", "u8"])
+@pytest.mark.parametrize("size", [3, 21])
+def test_bits_of_unsigned_integers_are_inverted(dtype, size):
+    agree(np.invert, np.arange(size).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", list("qQlLpP"))
+def test_every_name_of_an_integer_type(dtype):
+    agree(lambda x: (x * 2 + 1, x.sum(), x[3]), np.arange(20).astype(dtype))
+
+
+def test_a_large_integer_and_an_extended_float():
+    assert jit(lambda x: x + 1)(2**63) == 2**63 + 1
+    agree(lambda x: (x * 2, x.sum()), np.arange(20, dtype=np.longdouble))
+
+
+def test_an_empty_carry_in_a_program_without_other_memory():
+    agree(lambda x: lax.switch(np.sum(x).astype(np.int64), [lambda x: (x, 1.0), lambda x: (x * 2, 2.0)], x), np.zeros(0))
+    agree(lambda x: lax.fori_loop(0, 3, lambda i, c: (c[1], c[0]), (x, np.sin(x))), np.zeros((0, 2)))
+
+
+def test_static_arguments_by_name_and_from_the_end():
+    f = jit(lambda x, n: x[:n], static_argnums=-1)
+    assert f(ROW, 3).shape == f(ROW, n=3).shape == (3,)
+    g = jit(lambda x, n: x[:n], static_argnames="n")
+    assert g(ROW, 4).shape == g(ROW, n=4).shape == (4,)
+
+
+def test_equal_static_arguments_are_told_apart():
+    f = jit(lambda x, n: x * n, static_argnums=1)
+    assert not np.signbit(f(2.0, 0.0))
+    assert np.signbit(f(2.0, -0.0))
+    g = jit(lambda x, n: x * n[0], static_argnums=1)
+    assert g(2, (1,)).dtype == np.int64
+    assert g(2, (1.0,)).dtype == np.float64
+
+
+def test_a_compiled_function_takes_the_types_it_was_compiled_for():
+    compiled = jit(lambda x: np.mean(x)).lower(ROW).compile()
+    same(compiled(ROW), np.mean(ROW))
+    for wrong in ((ROW[:3],), (ROW.astype(np.float32),), (ROW, ROW), ([ROW],)):
+        with pytest.raises(InputError, match="other types"):
+            compiled(*wrong)
+
+
+def test_numbers_at_places_are_one_loop():
+    """The gradient of an unrolled sum over neighbours, whose parts lie at fixed places."""
+    f = grad(lambda x: sum(np.sin(x[k]) * x[k + 1] for k in range(32)))
+    agree(f, ROW)
+    assert " parts" not in jit(f).lower(ROW).as_text("schedule")
+    agree(lambda x: updated(updated(x, (1, 2), 5.0), (0, -1), x[1, 1]), ROW.reshape(3, 11))
+
+
+def test_condition_number_of_a_singular_matrix():
+    for matrix in (np.zeros((3, 3)), np.zeros((2, 2), np.float32)):
+        agree(np.linalg.cond, matrix)
+
+
+def test_threads_call_one_function_with_several_shapes():
+    f = jit(lambda x: np.sort(x * 2)[::-1] @ x + np.cumsum(x))
+    inputs = [ROW[:n] for n in (1, 5, 16, 17, 33)]
+    expected = [f.fun(x) for x in inputs]
+    failures = []
+
+    def work(start):
+        for k in range(100):
+            n = (start + k) % len(inputs)
+            if not np.allclose(f(inputs[n]), expected[n]):
+                failures.append(n)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures

@@ -85,7 +85,9 @@ def test_programs_cut_everywhere(cut_everywhere, function, operands):
         np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize(("function", "operands"), [PROGRAMS[0], *PROGRAMS[2:]], ids=lambda p: getattr(p, "__name__", ""))
+@pytest.mark.parametrize(
+    ("function", "operands"), [PROGRAMS[0], *PROGRAMS[2:]], ids=lambda p: getattr(p, "__name__", "")
+)
 def test_gradients_cut_everywhere(cut_everywhere, function, operands):
     def total(x):
         return sum(np.sum(leaf) for leaf in ft.tree.leaves(function(x, *operands[1:])) if leaf.dtype.kind == "f")

@@ -77,7 +77,7 @@ def test_a_problem_of_traced_values_names_the_remedy():
     def value(p):
         return optimize.Problem(lambda x: np.sum(x * p), x0=[1.0, 2.0]).objective(np.ones(2))
 
-    for transform in (ft.grad, ft.jit):
+    for transform in (ft.grad, ft.make_jaxpr):
         with pytest.raises(errors.ArgumentError, match="argmin"):
             transform(value)(3.0)
     problem = optimize.Problem(smooth, x0=np.ones(3))

@@ -81,7 +81,7 @@ class Executable:
 
     @property
     def module(self) -> Module | None:
-        """The plan and the code as text, of a program that has machine code; made when asked for if that is from disk."""
+        """The plan and the code as text, if there is machine code; made when asked for where that came from disk."""
         if self._module is None and self.kernel is not None:
             with _compiling:
                 self._module = compile_module(self.jaxpr, len(self.constants), llvm.target())

@@ -159,6 +159,9 @@ class Comparison:
         return figure
 
 
+#: The bytes of the largest result whose modes are recorded; a recording computes what does not depend on the inputs.
+_RECORDED = 1e9
+
 _HEADINGS = ["mode", "sweeps", "flops", "predicted", "time", "peak", "difference", ""]
 
 
@@ -245,7 +248,7 @@ def compare(
         prepared = []
         for k, way in enumerate(ways):
             step(k, total, f"recording {way.mode}")
-            if largest > budget:
+            if largest > max(budget, _RECORDED):
                 way.note = f"not run: the result alone takes {quantity(largest, 'B')}"
                 prepared.append(way)
             else:
@@ -294,7 +297,8 @@ def _explain(plan: Plan, derivative: str) -> tuple[str, str]:
     forward, reverse = f"forward {_duration(plan.forward)}", f"reverse {_duration(plan.reverse)}"
     what = "" if derivative == "jacobian" else " over the gradient"
     if plan.mode == "sparse":
-        return "sparse", f"{plan.colors} colour{'s' * (plan.colors != 1)} of the pattern; predicted {forward}, {reverse}{what}"
+        colors = f"{plan.colors} colour{'s' * (plan.colors != 1)} of the pattern"
+        return "sparse", f"{colors}; predicted {forward}, {reverse}{what}"
     if plan.mode == "split":
         waist = min(plan.widths)
         return "split", f"a waist of {waist}: predicted {_duration(plan.tree.seconds)}; {forward}, {reverse}{what}"
@@ -440,7 +444,7 @@ def _difference(result: np.ndarray, reference: np.ndarray) -> float:
     if not (np.isfinite(result) & np.isfinite(reference))[~same].all():
         return math.inf
     scale = float(np.max(np.abs(reference), where=np.isfinite(reference), initial=0.0))
-    return float(np.max(np.abs(result - reference), where=~same, initial=0.0)) / max(scale, np.finfo(float).tiny)
+    return float(np.max(np.abs(result[~same] - reference[~same]))) / max(scale, np.finfo(float).tiny)
 
 
 def _flat(result: Any) -> np.ndarray:

@@ -120,10 +120,14 @@ def _index(r: Any, i: Sequence[Any], x: Any, *, at: Any) -> Any:
 def _part(r: Any, i: Sequence[Any], at: Any) -> tuple[list[Any] | None, list[Any]]:
     """The place in the part `at` of an element of the whole, None if it is outside; and masks of where it is inside."""
     inner, masks = [], []
+    # One number is in registers anyway: a comparison with its place is cheaper than loops around it.
+    number = len(at) == len(i) > 0 and all(type(entry) is int for entry in at) and r.varies(i)
     for k, entry in zip(i, at, strict=False):
         if type(entry) is int:
-            if not r.within(k, entry, entry + 1):
+            if not number and not r.within(k, entry, entry + 1):
                 return None, []
+            if number:
+                masks.append(r.apply(lambda e, n, entry=entry: n == entry, r.number(k, _INDEX), dtype=_BOOL))
             continue
         start, stop, step = entry
         position, mask = _lattice(r, k, start, len(range(start, stop, step)), step)

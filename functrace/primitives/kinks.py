@@ -16,8 +16,8 @@ from functrace.core.primitive import Kink
 
 __all__ = [
     "choice", "comparison", "conversion", "cumulative_extremum", "cut", "extremum", "homogeneous", "insertion",
-    "order", "partial_order", "position", "quotient", "root_power", "smaller", "sorted_ties", "spectrum", "step", "to_half",
-    "to_integer", "truncation", "undetermined", "unit_edge",
+    "order", "partial_order", "position", "quotient", "root_power", "smaller", "sorted_ties", "spectrum",
+    "step", "to_half", "to_integer", "truncation", "undetermined", "unit_edge",
 ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """Code of what is computed in registers: in place if it is short, else in functions of a few hundred operations each.
 
 The time that machine code takes to make grows faster than the function it is made for, so a long straight line is cut.
-If it is very long, its code is made the quick way, which is a tenth of the work and costs half of the speed. A value that is made in one function and used in another goes through a slot of the workspace: it is written where the
-first ends and read where the other needs it first. The function that the others are called from is called the main one.
+If it is very long, its code is made the quick way, which is a tenth of the work and costs half of the speed. A value
+that is made in one function and used in another goes through a slot of the workspace: it is written where the first
+ends and read where the other needs it first. The function that the others are called from is called the main one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ LONG = 2000  # operations, from which on a straight line is cut
 VERY_LONG = 5000  # operations, from which on its code is made the quick way
 _PAGE = 512  # slots that are reserved together
 _SYMBOL = re.compile(r"%sym(\d+)\b")
-_POINTER = np.dtype(np.int64)  # addresses take as many bytes
+_POINTER = 8  # bytes of an address
 
 
 class Chunk:
@@ -191,9 +192,10 @@ class Registers:
             if offset is None:
                 offset = self._slots[name] = self._slot(1)
                 current, self.e.lines = self.e.lines, self._main_lines
-                self.e.line(f"store ptr {name}, ptr {self._at(offset)}, align {_POINTER.itemsize}")
+                self.e.line(f"store ptr {name}, ptr {self._at(offset)}, align {_POINTER}")
                 self.e.lines = current
-            found = chunk.pointers[name] = self.e.pointer(f"load ptr, ptr {self._at(offset)}, align {_POINTER.itemsize}")
+            found = self.e.pointer(f"load ptr, ptr {self._at(offset)}, align {_POINTER}")
+            chunk.pointers[name] = found
         return found
 
     # values

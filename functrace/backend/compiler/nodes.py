@@ -137,6 +137,10 @@ class Reader:
                 raise SplitBoxError(axis, cut)
         raise NotAffineError
 
+    def varies(self, index: Index) -> bool:
+        """Whether there is more than one index in the box."""
+        return any(isinstance(i, Node) or any(i.coefficients) for i in index)
+
     def every(self, index: Affine | Node, step: int) -> tuple[Affine, bool] | None:
         """The index divided by a step, and whether it is a multiple of it, all over the box; None if only some are."""
         if isinstance(index, Node):
