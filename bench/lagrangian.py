@@ -308,9 +308,7 @@ def evaluation(name: str, n: int, peers: tuple[str, ...]) -> Scenario:
 
         return run
 
-    return Scenario(
-        name=f"{name}, n = {n:,}: evaluation", setup=setup, expected=expected, peers=peers, rtol=1e-6
-    )
+    return Scenario(name=f"{name}, n = {n:,}: evaluation", setup=setup, expected=expected, peers=peers, rtol=1e-6)
 
 
 def settle(call: Callable[[], Any]) -> None:

@@ -21,10 +21,12 @@ NOISE = 0.05
 
 def lotka_volterra(populations, t, rates):
     prey, predators = populations
-    return np.stack([
-        rates["birth"] * prey - rates["hunt"] * prey * predators,
-        rates["feed"] * prey * predators - rates["death"] * predators,
-    ])
+    return np.stack(
+        [
+            rates["birth"] * prey - rates["hunt"] * prey * predators,
+            rates["feed"] * prey * predators - rates["death"] * predators,
+        ]
+    )
 
 
 def simulate(parameters, solver=rk4):

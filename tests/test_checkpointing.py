@@ -210,9 +210,11 @@ def test_memory_of_a_long_loop():
 
 
 def test_binomial_repeats_a_step_at_most_twice_before_it_is_reversed():
-    jaxpr = ft.make_jaxpr(lambda h: lax.scan(lambda h, _: (np.sin(h), None), h, None, length=9)[0])(H).eqns[0].params[
-        "jaxpr"
-    ]
+    jaxpr = (
+        ft.make_jaxpr(lambda h: lax.scan(lambda h, _: (np.sin(h), None), h, None, length=9)[0])(H)
+        .eqns[0]
+        .params["jaxpr"]
+    )
     for length in (2, 10, 1000, 100_000):
         snapshots, block = choose_checkpoints(jaxpr, length, 0, 1, "binomial")
         assert repetitions(-(-length // block), snapshots) <= 2

@@ -33,7 +33,11 @@ def executable(case: Case, operands):
 def tolerances(dtype):
     if dtype.kind not in "fc":
         return {"rtol": 0, "atol": 0}
-    return {"rtol": 4e-6, "atol": 1e-6} if dtype.itemsize // (2 if dtype.kind == "c" else 1) <= 4 else {"rtol": 1e-11, "atol": 1e-12}
+    return (
+        {"rtol": 4e-6, "atol": 1e-6}
+        if dtype.itemsize // (2 if dtype.kind == "c" else 1) <= 4
+        else {"rtol": 1e-11, "atol": 1e-12}
+    )
 
 
 def check(compiled, operands, expected):

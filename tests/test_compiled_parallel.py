@@ -73,7 +73,10 @@ def test_the_number_of_threads_changes_no_bit():
     )
     found = {
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "FUNCTRACE_THREADS": count}, check=True, capture_output=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "FUNCTRACE_THREADS": count},
+            check=True,
+            capture_output=True,
         ).stdout
         for count in ("1", "2", "4")
     }

@@ -130,6 +130,7 @@ def test_others_raise_in_their_own_words(refused):
 
 def test_an_array_of_objects_keeps_tracers_alive():
     """NumPy can store any object; what is stored stays traced, and arithmetic on the array is refused."""
+
     def through_objects(x):
         boxes = np.empty(2, object)
         boxes[0], boxes[1] = x, 2 * x
@@ -156,6 +157,7 @@ def test_a_boolean_of_a_float_is_its_truth():
 ])  # fmt: skip
 def test_values_without_derivative_convert(constant):
     """No derivative is lost where none flows; under an outer transformation that differentiates it, one does."""
+
     def f(x):
         c = constant(x)
         return x * (float(c) + np.asarray(c) + np.array([c, 0.0])[0] + math.floor(c) + int(c))

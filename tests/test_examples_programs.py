@@ -44,9 +44,7 @@ PRINTED = {
 
 @pytest.mark.parametrize("name", PRINTED)
 def test_example_runs(name, tmp_path):
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, timeout=120
-    )
+    done = subprocess.run([sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     for pattern in PRINTED[name]:

@@ -341,9 +341,7 @@ def test_abstract_indices_read_and_write_rows():
     batch = np.stack([x, 2 * x])
     got = vmap(lambda x, i, j: (x[i], x[:, j], x[i, j], x[i, None, 1:], x[[0, 2], j]))(batch, rows, columns)
     for k, (x_k, i, j) in enumerate(zip(batch, rows, columns, strict=True)):
-        for actual, expected in zip(
-            got, (x_k[i], x_k[:, j], x_k[i, j], x_k[i, None, 1:], x_k[[0, 2], j]), strict=True
-        ):
+        for actual, expected in zip(got, (x_k[i], x_k[:, j], x_k[i, j], x_k[i, None, 1:], x_k[[0, 2], j]), strict=True):
             np.testing.assert_array_equal(actual[k], expected)
 
     def write(x: Any, i: Any, j: Any) -> Any:

@@ -163,9 +163,7 @@ def test_jacobians_of_third_order():
     for other in third[1:]:
         np.testing.assert_allclose(other, third[0], rtol=1e-12)
     second = hessian(f)
-    numeric = np.stack(
-        [difference(lambda x: [second(x)], [x], [e])[0] for e in np.eye(2)], axis=-1
-    )
+    numeric = np.stack([difference(lambda x: [second(x)], [x], [e])[0] for e in np.eye(2)], axis=-1)
     np.testing.assert_allclose(third[0], numeric, rtol=1e-8)
 
 
@@ -290,7 +288,7 @@ def test_forward_and_reverse_agree_in_the_middle(outer, inner):
 @pytest.mark.parametrize("mode", NESTINGS)
 def test_hessian_of_a_program_with_everything(mode):
     def f(x):
-        slope = grad(lambda y: (y**3 * x[0]))(x[1])
+        slope = grad(lambda y: y**3 * x[0])(x[1])
         _, dot = jvp(lambda y: y * x[2], (x[0],), (slope,))
         each = vmap(lambda e: e * dot)(x)
         return each @ each

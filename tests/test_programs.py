@@ -128,9 +128,7 @@ SHAPES = [(), (1,), (3,), (2,), (2, 3), (3, 1), (2, 2), (1, 3), (2, 1, 2), (0,),
 
 @st.composite
 def programs(draw, max_steps=8, shapes=SHAPES):
-    step = st.tuples(
-        st.integers(0, len(OPERATIONS) - 1), st.integers(0, 9), st.integers(0, 9), st.integers(0, 5)
-    )
+    step = st.tuples(st.integers(0, len(OPERATIONS) - 1), st.integers(0, 9), st.integers(0, 9), st.integers(0, 5))
     return Program(
         tuple(draw(st.lists(st.sampled_from(shapes), min_size=1, max_size=3))),
         tuple(draw(st.lists(step, min_size=1, max_size=max_steps))),

@@ -72,9 +72,7 @@ def test_the_text_determines_the_code():
     """Of all cases of all primitives, those with one text have one code."""
     codes = {}
     for case in CASES[::4]:
-        closed = ft.make_jaxpr(lambda *values, case=case: case.primitive.bind(*values, **case.params))(
-            *case.operands
-        )
+        closed = ft.make_jaxpr(lambda *values, case=case: case.primitive.bind(*values, **case.params))(*case.operands)
         jaxpr, constants = hoist_constants(closed)
         written = program_text(jaxpr)
         if written is None:

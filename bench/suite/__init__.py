@@ -151,9 +151,7 @@ def main(argv: Sequence[str]) -> int:
         return whole(options, selected, names, arguments)
 
 
-def whole(
-    options: argparse.Namespace, selected: Sequence[Row], names: Sequence[str], arguments: Sequence[str]
-) -> int:
+def whole(options: argparse.Namespace, selected: Sequence[Row], names: Sequence[str], arguments: Sequence[str]) -> int:
     """Both processes, the fresh ones, and the table of them all."""
     with tempfile.TemporaryDirectory() as directory:
         reports = {d: run_child(arguments, d, Path(directory) / f"{d}.json") for d in DISPATCH}

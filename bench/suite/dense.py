@@ -67,9 +67,7 @@ def fused_gradient(n: int) -> Scenario:
         setup=setup,
         expected=expected,
         peers=ALL if n <= 10**6 else ("functrace", "jax"),
-        observe=lambda result: np.array(
-            [result[0], np.sum(np.asarray(result[1][0]) ** 2), *map(float, result[1][1:])]
-        ),
+        observe=lambda result: np.array([result[0], np.sum(np.asarray(result[1][0]) ** 2), *map(float, result[1][1:])]),
     )
 
 

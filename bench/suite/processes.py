@@ -43,9 +43,7 @@ def textbook(peer: Peer) -> Callable[[], Any]:
 def wine(peer: Peer) -> Callable[[], Any]:
     xp, rng = peer.np, np.random.default_rng(0)
     W1, W2, X, y = (peer.array(rng.normal(size=shape)) for shape in ((16, 13), (1, 16), (13, 178), (1, 178)))
-    gradient = peer.jit(
-        peer.grad(lambda W1: xp.sum((xp.matmul(W2, xp.tanh(xp.matmul(W1, X))) - y) ** 2) / 178.0)
-    )
+    gradient = peer.jit(peer.grad(lambda W1: xp.sum((xp.matmul(W2, xp.tanh(xp.matmul(W1, X))) - y) ** 2) / 178.0))
     return lambda: gradient(W1)
 
 

@@ -65,7 +65,9 @@ class _Loop:
             lines.append(
                 f"  {carry.place.pointer} = phi ptr [{start.pointer}, %{self.before}], [{carry.following.pointer}, %{latch}]"
             )
-            lines.append(f"  {carry.following.pointer} = phi ptr [{first.pointer}, %{self.before}], [{other}, %{latch}]")
+            lines.append(
+                f"  {carry.following.pointer} = phi ptr [{first.pointer}, %{self.before}], [{other}, %{latch}]"
+            )
         self.e.lines[self.at : self.at] = lines
 
     def swap(self) -> None:
@@ -198,7 +200,12 @@ def _added(eqn: Eqn | None, var: Var) -> Var | None:
 
 def _is_outer(eqn: Eqn) -> bool:
     operands = all(isinstance(a, Var) and a.aval.ndim for a in eqn.invars)
-    return eqn.primitive is dot_general and operands and eqn.params["contract"] == ((), ()) and eqn.params["batch"] == ((), ())
+    return (
+        eqn.primitive is dot_general
+        and operands
+        and eqn.params["contract"] == ((), ())
+        and eqn.params["batch"] == ((), ())
+    )
 
 
 def _summed(total: ShapedArray, stacks: list[ShapedArray], batch: Any) -> Jaxpr:

@@ -135,7 +135,9 @@ def _with_batch_axis(value: Any, size: int, vmap_method: str) -> Any:
     return broadcast_batch(value, size if vmap_method == "broadcast_all" else 1)
 
 
-def _has_address(*operands: ShapedArray, callback: Callable[..., Any], avals: tuple[ShapedArray, ...], **params: Any) -> bool:
+def _has_address(
+    *operands: ShapedArray, callback: Callable[..., Any], avals: tuple[ShapedArray, ...], **params: Any
+) -> bool:
     """Whether the callback is a compiled kernel that can be called by its address."""
     native = getattr(callback, "native", None)
     return native is not None and len(avals) == 1 and native(operands, avals[0]) is not None

@@ -222,9 +222,7 @@ def _pull(
         "residuals": len(residuals),
         "outs": tuple(avals),
     }
-    dots = [
-        zeros(aval_of(a)) if t is None else t for a, t in zip(arguments, tangents[constants:], strict=True)
-    ]
+    dots = [zeros(aval_of(a)) if t is None else t for a, t in zip(arguments, tangents[constants:], strict=True)]
     return values, residuals, dots, params
 
 

@@ -243,9 +243,7 @@ class _Loop:
         outs = self.jaxpr.out_avals
         avals = [*outs[: self.carry], *(ShapedArray((high - low, *a.shape), a.dtype) for a in outs[self.carry :])]
         given = [
-            zeros(a) if b is None else b
-            for a, b in zip(avals, [*state_bars, *cut], strict=True)
-            if is_inexact(a.dtype)
+            zeros(a) if b is None else b for a, b in zip(avals, [*state_bars, *cut], strict=True) if is_inexact(a.dtype)
         ]
         values = [*constants, *state, *self.cut(inputs, i, i + 1), *given]
         program = self.block_program(high - low, [aval_of(v) for v in values])

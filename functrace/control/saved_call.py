@@ -128,9 +128,7 @@ def _linearize(
     return values, [next(dots) if nonzero else None for nonzero in parts.out_nonzeros]
 
 
-def _jvp(
-    primals: list[Any], tangents: list[Any], *, jaxpr: Jaxpr, policy: Policy
-) -> tuple[list[Any], list[Any]]:
+def _jvp(primals: list[Any], tangents: list[Any], *, jaxpr: Jaxpr, policy: Policy) -> tuple[list[Any], list[Any]]:
     return jvp(lambda *values: eval_jaxpr(jaxpr, (), *values), primals, tangents)
 
 

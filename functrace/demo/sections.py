@@ -76,8 +76,7 @@ def hock_schittkowski(report: Report) -> None:
     """The Hessian of a Lagrangian in all four nestings, and the problem solved with it."""
     report.heading(
         "3. Constrained optimisation: Hock and Schittkowski's problem 71",
-        "minimise    f(x) = x1 x4 (x1 + x2 + x3) + x3\n"
-        "subject to  x1 x2 x3 x4 >= 25,  |x|^2 = 40,  1 <= x <= 5",
+        "minimise    f(x) = x1 x4 (x1 + x2 + x3) + x3\nsubject to  x1 x2 x3 x4 >= 25,  |x|^2 = 40,  1 <= x <= 5",
     )
     _lagrangian_hessians(report)
     _solve(report)

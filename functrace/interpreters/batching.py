@@ -130,7 +130,5 @@ def batch_jaxpr(
         out_batched[:] = flags
         return outs
 
-    avals = [
-        ShapedArray((size, *a.shape), a.dtype) if b else a for a, b in zip(closed.in_avals, batched, strict=True)
-    ]
+    avals = [ShapedArray((size, *a.shape), a.dtype) if b else a for a, b in zip(closed.in_avals, batched, strict=True)]
     return stage(flat_fun, avals), out_batched

@@ -244,9 +244,7 @@ class LinearizedJaxpr(NamedTuple):
     out_nonzeros: list[bool]
 
 
-def linearize_jaxpr(
-    closed: ClosedJaxpr, nonzeros: Sequence[bool], instantiate: Sequence[bool] = ()
-) -> LinearizedJaxpr:
+def linearize_jaxpr(closed: ClosedJaxpr, nonzeros: Sequence[bool], instantiate: Sequence[bool] = ()) -> LinearizedJaxpr:
     """Split a program into the part that computes values and the part that is linear in the tangents.
 
     Args:

@@ -134,9 +134,7 @@ def _scan(
     if checkpoint is not None:
         found = choose_checkpoints(staged.jaxpr, steps, **sizes, wanted=checkpoint)
         bind = bind if found is None else functools.partial(checkpointed_scan.bind, **found._asdict())
-    outs = bind(
-        *staged.constants, *carry, *inputs, jaxpr=staged.jaxpr, length=steps, reverse=bool(reverse), **sizes
-    )
+    outs = bind(*staged.constants, *carry, *inputs, jaxpr=staged.jaxpr, length=steps, reverse=bool(reverse), **sizes)
     outs = export(outs, [*staged.constants, *carry, *inputs])
     return tree.unflatten(carry_tree, outs[: len(carry)]), tree.unflatten(y_tree, outs[len(carry) :])
 

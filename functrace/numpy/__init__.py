@@ -28,4 +28,3 @@ from functrace.numpy.ufuncs import *  # noqa: F403
 install_methods()
 install_operators()
 del install_methods, install_operators
-

@@ -21,7 +21,11 @@ _WEAK_NUMBERS = frozenset({int, float, complex})
 _NOT_OPERANDS = frozenset({type(None), str, bytes, dict, set, frozenset})
 #: The primitives of ufuncs that take float64 operands of one shape as they are.
 _DIRECT: dict[np.ufunc, Primitive] = {
-    np.add: p.add, np.subtract: p.sub, np.multiply: p.mul, np.true_divide: p.div, np.power: p.power,
+    np.add: p.add,
+    np.subtract: p.sub,
+    np.multiply: p.mul,
+    np.true_divide: p.div,
+    np.power: p.power,
 }
 
 
@@ -34,9 +38,7 @@ def _binary(ufunc: np.ufunc, primitive: Primitive | None, reflected: bool) -> Ca
         if primitive is not None and self.dtype is _FLOAT64:
             if kind is int and -_LARGEST_EXACT < other < _LARGEST_EXACT:
                 other, kind = float(other), float
-            if kind is float or (
-                isinstance(other, Tracer) and other.dtype is _FLOAT64 and other.shape == self.shape
-            ):
+            if kind is float or (isinstance(other, Tracer) and other.dtype is _FLOAT64 and other.shape == self.shape):
                 out = primitive.bind(other, self) if reflected else primitive.bind(self, other)
                 if self.weak and (kind is float or other.weak):
                     out.weak = True

@@ -194,7 +194,5 @@ def _exponent(e: Any, x: Any) -> Any:
 
 
 nextafter = Elementwise(_floats, _nextafter, 40.0)
-ldexp = Elementwise(
-    lambda x, n: x.dtype.name in ("float32", "float64") and n.dtype.kind in "iu", _ldexp, 40.0
-)
+ldexp = Elementwise(lambda x, n: x.dtype.name in ("float32", "float64") and n.dtype.kind in "iu", _ldexp, 40.0)
 exponent = Elementwise(_floats, _exponent, 40.0)

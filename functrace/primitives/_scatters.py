@@ -18,9 +18,7 @@ def scatter(combine: Callable[..., Any] | None, kinds: str) -> Call:
         kinds: of dtypes.
     """
 
-    def emit(
-        c: Any, operands: list[Any], outs: list[Any], *, axes: tuple[int, ...], unique: bool
-    ) -> None:
+    def emit(c: Any, operands: list[Any], outs: list[Any], *, axes: tuple[int, ...], unique: bool) -> None:
         x, *rest = operands
         *indices, updates = [c.materialise(o) for o in rest]
         (out,) = outs

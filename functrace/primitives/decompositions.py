@@ -103,7 +103,10 @@ def _ties_impl(w: Any) -> Any:
 
 #: Which pairs of values in a vector coincide to rounding (each with itself); and which values are zero to rounding.
 ties = matrix_function(
-    "ties", _ties_impl, lambda w: ShapedArray((*w.shape, w.shape[-1]), np.dtype(bool)), nondifferentiable=True,
+    "ties",
+    _ties_impl,
+    lambda w: ShapedArray((*w.shape, w.shape[-1]), np.dtype(bool)),
+    nondifferentiable=True,
     cost=counted(lambda operands, outs: 3 * outs[0].size),
     lower=_matrix_rewrites.ties,
 )
@@ -261,7 +264,10 @@ def _anchors_impl(v: Any) -> Any:
 
 #: Per eigenvector the component that LAPACK made real by turning the vector: the largest.
 anchors = matrix_function(
-    "anchors", _anchors_impl, lambda v: ShapedArray(v.shape, np.dtype(bool)), nondifferentiable=True,
+    "anchors",
+    _anchors_impl,
+    lambda v: ShapedArray(v.shape, np.dtype(bool)),
+    nondifferentiable=True,
     cost=moving,
     lower=_matrix_rewrites.anchors,
 )
@@ -286,7 +292,12 @@ def _eig_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 #: Eigenvalues and right eigenvectors of general matrices, always complex.
 eig = matrix_function(
-    "eig", _eig_impl, _eig_aval, multiple=True, jvp=_eig_jvp, cost=per_matrix(lambda n, _: 25 * n**3),
+    "eig",
+    _eig_impl,
+    _eig_aval,
+    multiple=True,
+    jvp=_eig_jvp,
+    cost=per_matrix(lambda n, _: 25 * n**3),
     lower=_lapack_spectra.eig,
 )
 

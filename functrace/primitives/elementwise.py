@@ -270,6 +270,8 @@ sub = elementwise(
     formula="x - y",
     lower=(_codes.sub, by_ufunc("numpy.subtract")),
 )
+
+
 def _div_sparsity(operands: list[Any], outs: list[ShapedArray]) -> list[Structure]:
     numerator = nonzero(operands[0])
     return [Pointwise([True, numerator], [(0, 1, True), (1, 1, numerator)])]
@@ -288,23 +290,47 @@ div = elementwise(
     formula="x / y",
     lower=(_codes.div, _codes_complex.div),
 )
-floor_divide = elementwise("floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False), lower=_codes_numbers.floor_divide)
+floor_divide = elementwise(
+    "floor_divide", np.floor_divide, flops=2, kink=kinks.quotient(np.floor, False), lower=_codes_numbers.floor_divide
+)
 remainder = elementwise(
-    "remainder", np.remainder, (1, lambda x, y, out: -floor_divide(x, y)), curvature=(), flops=4,
+    "remainder",
+    np.remainder,
+    (1, lambda x, y, out: -floor_divide(x, y)),
+    curvature=(),
+    flops=4,
     kink=kinks.quotient(np.floor, True),
     lower=_codes_numbers.remainder,
 )
 fmod = elementwise(
-    "fmod", np.fmod, (1, lambda x, y, out: -trunc(div(x, y))), curvature=(), flops=4,
+    "fmod",
+    np.fmod,
+    (1, lambda x, y, out: -trunc(div(x, y))),
+    curvature=(),
+    flops=4,
     kink=kinks.quotient(np.trunc, True),
     lower=_codes_numbers.fmod,
 )
 positive = elementwise("positive", np.positive, 1, transpose=lambda bars, x: [bars[0]], flops=0, lower=_codes.same)
 square = elementwise("square", np.square, lambda x, out: 2 * x, flops=(1, 6), formula="x**2", lower=_codes.square)
-reciprocal = elementwise("reciprocal", np.reciprocal, lambda x, out: -out * out, flops=(1, 6), formula="1 / x", lower=(_codes.reciprocal, _codes_complex.reciprocal))
-sqrt = elementwise("sqrt", np.sqrt, lambda x, out: 0.5 / out, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.sqrt)
+reciprocal = elementwise(
+    "reciprocal",
+    np.reciprocal,
+    lambda x, out: -out * out,
+    flops=(1, 6),
+    formula="1 / x",
+    lower=(_codes.reciprocal, _codes_complex.reciprocal),
+)
+sqrt = elementwise(
+    "sqrt", np.sqrt, lambda x, out: 0.5 / out, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.sqrt
+)
 cbrt = elementwise(
-    "cbrt", np.cbrt, lambda x, out: 1 / (3 * out * out), flops=FUNCTION, kink=kinks.undetermined("root of 0", np.abs), lower=_codes.cbrt
+    "cbrt",
+    np.cbrt,
+    lambda x, out: 1 / (3 * out * out),
+    flops=FUNCTION,
+    kink=kinks.undetermined("root of 0", np.abs),
+    lower=_codes.cbrt,
 )
 
 
@@ -347,7 +373,11 @@ def _power_cost(operands: Sequence[Layout], outs: Sequence[ShapedArray]) -> Work
 
 
 power = elementwise(
-    "power", _power_impl, (_power_by_base, _power_by_exponent), sparsity=_power_sparsity, cost=_power_cost,
+    "power",
+    _power_impl,
+    (_power_by_base, _power_by_exponent),
+    sparsity=_power_sparsity,
+    cost=_power_cost,
     kink=kinks.root_power(),
     formula="x**y",
     lower=(_codes.power, _codes_numbers.integer_power, by_ufunc("numpy.power")),
@@ -393,10 +423,20 @@ sin = elementwise("sin", np.sin, lambda x, out: cos(x), flops=FUNCTION, lower=(_
 cos = elementwise("cos", np.cos, lambda x, out: -sin(x), flops=FUNCTION, lower=(_codes.cos, _codes_complex.cos))
 tan = elementwise("tan", np.tan, lambda x, out: 1 + out * out, flops=FUNCTION, lower=_codes.tan)
 arcsin = elementwise(
-    "arcsin", np.arcsin, lambda x, out: 1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arcsin
+    "arcsin",
+    np.arcsin,
+    lambda x, out: 1 / sqrt((1 - x) * (1 + x)),
+    flops=FUNCTION,
+    kink=kinks.unit_edge(),
+    lower=_codes.arcsin,
 )
 arccos = elementwise(
-    "arccos", np.arccos, lambda x, out: -1 / sqrt((1 - x) * (1 + x)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arccos
+    "arccos",
+    np.arccos,
+    lambda x, out: -1 / sqrt((1 - x) * (1 + x)),
+    flops=FUNCTION,
+    kink=kinks.unit_edge(),
+    lower=_codes.arccos,
 )
 arctan = elementwise("arctan", np.arctan, lambda x, out: 1 / (1 + x * x), flops=FUNCTION, lower=_codes.arctan)
 sinh = elementwise("sinh", np.sinh, lambda x, out: cosh(x), flops=FUNCTION, lower=(_codes.sinh, _codes_complex.sinh))
@@ -404,9 +444,16 @@ cosh = elementwise("cosh", np.cosh, lambda x, out: sinh(x), flops=FUNCTION, lowe
 tanh = elementwise("tanh", np.tanh, lambda x, out: 1 - out * out, flops=FUNCTION, lower=_codes.tanh)
 arcsinh = elementwise("arcsinh", np.arcsinh, lambda x, out: 1 / sqrt(x * x + 1), flops=FUNCTION, lower=_codes.arcsinh)
 arccosh = elementwise(
-    "arccosh", np.arccosh, lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)), flops=FUNCTION, kink=kinks.unit_edge(), lower=_codes.arccosh
+    "arccosh",
+    np.arccosh,
+    lambda x, out: 1 / (sqrt(x - 1) * sqrt(x + 1)),
+    flops=FUNCTION,
+    kink=kinks.unit_edge(),
+    lower=_codes.arccosh,
 )
-arctanh = elementwise("arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)), flops=FUNCTION, lower=_codes.arctanh)
+arctanh = elementwise(
+    "arctanh", np.arctanh, lambda x, out: 1 / ((1 - x) * (1 + x)), flops=FUNCTION, lower=_codes.arctanh
+)
 
 
 def _over_square(x: Any, r: Any) -> Any:
@@ -423,7 +470,10 @@ arctan2 = elementwise(
     lower=_codes.arctan2,
 )
 hypot = elementwise(
-    "hypot", np.hypot, (lambda x, y, out: x / out, lambda x, y, out: y / out), flops=4,
+    "hypot",
+    np.hypot,
+    (lambda x, y, out: x / out, lambda x, y, out: y / out),
+    flops=4,
     kink=kinks.homogeneous("length 0", np.hypot, np.hypot),
     lower=_codes.hypot,
 )
@@ -569,22 +619,38 @@ def _is_chosen(x: Any, y: Any, out: Any) -> Any:
 
 
 maximum = elementwise(
-    "maximum", np.maximum, jvp=_choose_jvp(lambda: (maximum, _is_chosen)), curvature=(),
+    "maximum",
+    np.maximum,
+    jvp=_choose_jvp(lambda: (maximum, _is_chosen)),
+    curvature=(),
     kink=kinks.choice(np.maximum),
     formula="max(x, y)",
     lower=_codes.maximum,
 )
 minimum = elementwise(
-    "minimum", np.minimum, jvp=_choose_jvp(lambda: (minimum, _is_chosen)), curvature=(),
+    "minimum",
+    np.minimum,
+    jvp=_choose_jvp(lambda: (minimum, _is_chosen)),
+    curvature=(),
     kink=kinks.choice(np.minimum),
     formula="min(x, y)",
     lower=_codes.minimum,
 )
 fmax = elementwise(
-    "fmax", np.fmax, jvp=_choose_jvp(lambda: (fmax, _is_chosen)), curvature=(), kink=kinks.choice(np.fmax), lower=_codes.fmax
+    "fmax",
+    np.fmax,
+    jvp=_choose_jvp(lambda: (fmax, _is_chosen)),
+    curvature=(),
+    kink=kinks.choice(np.fmax),
+    lower=_codes.fmax,
 )
 fmin = elementwise(
-    "fmin", np.fmin, jvp=_choose_jvp(lambda: (fmin, _is_chosen)), curvature=(), kink=kinks.choice(np.fmin), lower=_codes.fmin
+    "fmin",
+    np.fmin,
+    jvp=_choose_jvp(lambda: (fmin, _is_chosen)),
+    curvature=(),
+    kink=kinks.choice(np.fmin),
+    lower=_codes.fmin,
 )
 
 # sign and rounding: piecewise constant
@@ -605,10 +671,16 @@ copysign = elementwise(
     lower=_codes.copysign,
 )
 ldexp = elementwise(
-    "ldexp", np.ldexp, (lambda x, n, out: ldexp(zero_of(out) + 1, n), None), result=lambda name, x, n: x, curvature=(),
+    "ldexp",
+    np.ldexp,
+    (lambda x, n, out: ldexp(zero_of(out) + 1, n), None),
+    result=lambda name, x, n: x,
+    curvature=(),
     lower=_codes_numbers.ldexp,
 )
-exponent = elementwise("exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32), lower=_codes_numbers.exponent)
+exponent = elementwise(
+    "exponent", lambda x: np.frexp(x)[1], result=lambda name, x: np.dtype(np.int32), lower=_codes_numbers.exponent
+)
 
 # comparisons, logic, bits
 
@@ -618,17 +690,36 @@ def _boolean(name: str, *dtypes: np.dtype) -> np.dtype:
     return np.dtype(np.bool_)
 
 
-equal = elementwise("equal", np.equal, result=_boolean, kink=kinks.comparison(np.equal), formula="x == y", lower=_codes.equal)
+equal = elementwise(
+    "equal", np.equal, result=_boolean, kink=kinks.comparison(np.equal), formula="x == y", lower=_codes.equal
+)
 not_equal = elementwise(
-    "not_equal", np.not_equal, result=_boolean, kink=kinks.comparison(np.not_equal), formula="x != y", lower=_codes.not_equal
+    "not_equal",
+    np.not_equal,
+    result=_boolean,
+    kink=kinks.comparison(np.not_equal),
+    formula="x != y",
+    lower=_codes.not_equal,
 )
 less = elementwise("less", np.less, result=_boolean, kink=kinks.comparison(np.less), formula="x < y", lower=_codes.less)
 less_equal = elementwise(
-    "less_equal", np.less_equal, result=_boolean, kink=kinks.comparison(np.less_equal), formula="x <= y", lower=_codes.less_equal
+    "less_equal",
+    np.less_equal,
+    result=_boolean,
+    kink=kinks.comparison(np.less_equal),
+    formula="x <= y",
+    lower=_codes.less_equal,
 )
-greater = elementwise("greater", np.greater, result=_boolean, kink=kinks.comparison(np.greater), formula="x > y", lower=_codes.greater)
+greater = elementwise(
+    "greater", np.greater, result=_boolean, kink=kinks.comparison(np.greater), formula="x > y", lower=_codes.greater
+)
 greater_equal = elementwise(
-    "greater_equal", np.greater_equal, result=_boolean, kink=kinks.comparison(np.greater_equal), formula="x >= y", lower=_codes.greater_equal
+    "greater_equal",
+    np.greater_equal,
+    result=_boolean,
+    kink=kinks.comparison(np.greater_equal),
+    formula="x >= y",
+    lower=_codes.greater_equal,
 )
 logical_and = elementwise("logical_and", np.logical_and, result=_boolean, lower=_codes.logical_and)
 logical_or = elementwise("logical_or", np.logical_or, result=_boolean, lower=_codes.logical_or)
@@ -642,7 +733,9 @@ bitwise_and = elementwise("bitwise_and", np.bitwise_and, lower=_codes.bitwise_an
 bitwise_or = elementwise("bitwise_or", np.bitwise_or, lower=_codes.bitwise_or)
 bitwise_xor = elementwise("bitwise_xor", np.bitwise_xor, lower=_codes.bitwise_xor)
 bitwise_not = elementwise("bitwise_not", np.invert, lower=_codes.bitwise_not)
-bitwise_count = elementwise("bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8), lower=_codes_numbers.bitwise_count)
+bitwise_count = elementwise(
+    "bitwise_count", np.bitwise_count, result=lambda name, x: np.dtype(np.uint8), lower=_codes_numbers.bitwise_count
+)
 left_shift = elementwise("left_shift", np.left_shift, lower=_codes.left_shift)
 right_shift = elementwise("right_shift", np.right_shift, lower=_codes.right_shift)
 gcd = elementwise("gcd", np.gcd, lower=_codes_numbers.gcd)

@@ -462,7 +462,15 @@ add = elementwise(
     flops=(1, 2),
     lower=(_codes.add, by_ufunc("numpy.add")),
 )
-neg = elementwise("neg", operator.neg, -1, transpose=lambda bars, x: [neg(bars[0])], formula="-x", flops=(1, 2), lower=(_codes.neg, by_ufunc("numpy.negative")))
+neg = elementwise(
+    "neg",
+    operator.neg,
+    -1,
+    transpose=lambda bars, x: [neg(bars[0])],
+    formula="-x",
+    flops=(1, 2),
+    lower=(_codes.neg, by_ufunc("numpy.negative")),
+)
 mul = elementwise(
     "mul",
     operator.mul,
@@ -602,6 +610,8 @@ broadcast = linear(
     lower=_moves.broadcast,
     uniform=lambda operands, **params: operands[0].val if isinstance(operands[0], Literal) else None,
 )
+
+
 def _cost_reshape(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, shape: tuple[int, ...]) -> Work:
     """A view where the layout allows one."""
     strides = operands[0].reshaped(shape)

@@ -114,9 +114,7 @@ place = linear(
 # writing: primitives linear in their first and last operands together
 
 
-def _jointly_linear(
-    name: str, impl: Any, abstract_eval: Any, transposed: Any, batch: Any, **rules: Any
-) -> Primitive:
+def _jointly_linear(name: str, impl: Any, abstract_eval: Any, transposed: Any, batch: Any, **rules: Any) -> Primitive:
     """A primitive linear in (first, last) operand, those between being indices.
 
     Args:
@@ -212,9 +210,7 @@ def _gather_impl(x: Any, *indices: Any, axes: tuple[int, ...], unique: bool) -> 
     return unwrap(x.transpose(_axes_first(axes, x.ndim))[indices])
 
 
-def _gathered_shape(
-    shape: tuple[int, ...], index_shape: tuple[int, ...], axes: tuple[int, ...]
-) -> tuple[int, ...]:
+def _gathered_shape(shape: tuple[int, ...], index_shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return (*index_shape, *(n for a, n in enumerate(shape) if a not in axes))
 
 
@@ -362,9 +358,7 @@ def combine_at(ufunc: np.ufunc, x: np.ndarray, key: Any, values: Any) -> None:
 def scatter_cost(flops: tuple[int, int]) -> Rule:
     """Of a scatter that combines by an operation of so many flops, of reals and of complex numbers."""
 
-    def cost(
-        operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: tuple[int, ...], unique: bool
-    ) -> Work:
+    def cost(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, axes: tuple[int, ...], unique: bool) -> Work:
         updates = operands[-1]
         held = 2 * updates.bytes if unique or not operands[1].shape else (_INDEX.itemsize * updates.size)
         return Work(flops[outs[0].dtype.kind == "c"] * updates.size, scratch=held)
@@ -405,9 +399,7 @@ def _is_last(indices: tuple[Any, ...], sizes: tuple[int, ...]) -> Any:
     return equal(gather(latest, *indices, axes=axes, unique=False), number)
 
 
-def _set_transpose(
-    bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool
-) -> list[Any]:
+def _set_transpose(bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool) -> list[Any]:
     *indices, updates = operands
     bar, x_bar, u_bar = bars[0], None, None
     updates_aval = updates.aval if is_linear(updates) else aval_of(updates)
@@ -421,9 +413,7 @@ def _set_transpose(
     return [x_bar, *(None for _ in indices), u_bar]
 
 
-def _add_transpose(
-    bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool
-) -> list[Any]:
+def _add_transpose(bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool) -> list[Any]:
     *indices, updates = operands
     u_bar = gather(bars[0], *indices, axes=axes, unique=unique) if is_linear(updates) else None
     return [bars[0] if is_linear(x) else None, *(None for _ in indices), u_bar]
@@ -434,13 +424,21 @@ def scatter_aval(x: ShapedArray, *operands: ShapedArray, axes: tuple[int, ...], 
 
 
 scatter_set = _jointly_linear(
-    "scatter_set", scatter_impl(None), scatter_aval, _set_transpose, scatter_batch(lambda: scatter_set),
+    "scatter_set",
+    scatter_impl(None),
+    scatter_aval,
+    _set_transpose,
+    scatter_batch(lambda: scatter_set),
     sparsity=scattered(replaces=scatter_impl(None)),
     cost=moving,
     lower=_scatters.scatter(None, "fiubc"),
 )
 scatter_add = _jointly_linear(
-    "scatter_add", scatter_impl(np.add), scatter_aval, _add_transpose, scatter_batch(lambda: scatter_add),
+    "scatter_add",
+    scatter_impl(np.add),
+    scatter_aval,
+    _add_transpose,
+    scatter_batch(lambda: scatter_add),
     sparsity=scattered(),
     cost=scatter_cost((1, 2)),
     lower=_scatters.scatter(lambda e, old, new: old + new, "fiubc"),

@@ -183,7 +183,10 @@ def _solve_impl(a: Any, b: Any) -> Any:
 
 
 solve = _solver(
-    "solve", _solve_impl, lambda a: a, lambda params: params,
+    "solve",
+    _solve_impl,
+    lambda a: a,
+    lambda params: params,
     sparsity=matrices(linear=(1,), columns=(1,)),
     cost=per_matrix(lambda n, _, k: 2 * n**3 / 3 + 2 * n * n * k),
     lower=(_small_matrices.solve, _lapack.solve),
@@ -246,7 +249,11 @@ def _inv_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], list[A
 
 
 inv = matrix_function(
-    "inv", np.linalg.inv, _same, jvp=_inv_jvp, cost=per_matrix(lambda n, _: 2 * n**3),
+    "inv",
+    np.linalg.inv,
+    _same,
+    jvp=_inv_jvp,
+    cost=per_matrix(lambda n, _: 2 * n**3),
     lower=(_small_matrices.inv, _lapack.inv),
 )
 
@@ -330,7 +337,11 @@ def _adjugate_derivative_jvp(primals: list[Any], tangents: list[Any]) -> tuple[l
 
 
 det = matrix_function(
-    "det", np.linalg.det, _scalar_per_matrix, jvp=_det_jvp, cost=per_matrix(lambda n, _: 2 * n**3 / 3),
+    "det",
+    np.linalg.det,
+    _scalar_per_matrix,
+    jvp=_det_jvp,
+    cost=per_matrix(lambda n, _: 2 * n**3 / 3),
     lower=_matrix_rewrites.det(lambda: slogdet),
 )
 adjugate = matrix_function(
@@ -368,7 +379,11 @@ def _slogdet_aval(a: ShapedArray) -> list[ShapedArray]:
 
 
 slogdet = matrix_function(
-    "slogdet", lambda a: list(np.linalg.slogdet(a)), _slogdet_aval, multiple=True, jvp=_slogdet_jvp,
+    "slogdet",
+    lambda a: list(np.linalg.slogdet(a)),
+    _slogdet_aval,
+    multiple=True,
+    jvp=_slogdet_jvp,
     sparsity=matrices(none=lambda outs: () if outs[0].dtype.kind == "c" else (0,)),
     cost=per_matrix(lambda n, _: 2 * n**3 / 3),
     lower=(_small_matrices.slogdet, _lapack.slogdet),

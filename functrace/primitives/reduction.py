@@ -204,10 +204,18 @@ reduce_min = _reduction(
     lower=_moves.reduction("min"),
 )
 reduce_fmax = _reduction(
-    "reduce_fmax", _nan_aware(np.fmax), jvp=_extremum_jvp(lambda: reduce_fmax, _attains), kink=kinks.extremum(1), lower=_moves.reduction("fmax")
+    "reduce_fmax",
+    _nan_aware(np.fmax),
+    jvp=_extremum_jvp(lambda: reduce_fmax, _attains),
+    kink=kinks.extremum(1),
+    lower=_moves.reduction("fmax"),
 )
 reduce_fmin = _reduction(
-    "reduce_fmin", _nan_aware(np.fmin), jvp=_extremum_jvp(lambda: reduce_fmin, _attains), kink=kinks.extremum(-1), lower=_moves.reduction("fmin")
+    "reduce_fmin",
+    _nan_aware(np.fmin),
+    jvp=_extremum_jvp(lambda: reduce_fmin, _attains),
+    kink=kinks.extremum(-1),
+    lower=_moves.reduction("fmin"),
 )
 
 
@@ -228,16 +236,34 @@ def _position_aval(aval: ShapedArray, *, axis: int) -> ShapedArray:
     return ShapedArray(aval.shape[:axis] + aval.shape[axis + 1 :], _INDEX)
 
 
-reduce_and = _reduction("reduce_and", lambda x, *, axes: np.logical_and.reduce(x, axis=axes), nondifferentiable=True, lower=_moves.reduction("and"))
-reduce_or = _reduction("reduce_or", lambda x, *, axes: np.logical_or.reduce(x, axis=axes), nondifferentiable=True, lower=_moves.reduction("or"))
+reduce_and = _reduction(
+    "reduce_and",
+    lambda x, *, axes: np.logical_and.reduce(x, axis=axes),
+    nondifferentiable=True,
+    lower=_moves.reduction("and"),
+)
+reduce_or = _reduction(
+    "reduce_or",
+    lambda x, *, axes: np.logical_or.reduce(x, axis=axes),
+    nondifferentiable=True,
+    lower=_moves.reduction("or"),
+)
 argmax = _along_axis(
-    "argmax", lambda x, *, axis: x.argmax(axis), _position_aval, family="reduction", nondifferentiable=True,
+    "argmax",
+    lambda x, *, axis: x.argmax(axis),
+    _position_aval,
+    family="reduction",
+    nondifferentiable=True,
     cost=reduction_cost,
     kink=kinks.position(1),
     lower=_rewrites.position(lambda: reduce_max, lambda: reduce_min),
 )
 argmin = _along_axis(
-    "argmin", lambda x, *, axis: x.argmin(axis), _position_aval, family="reduction", nondifferentiable=True,
+    "argmin",
+    lambda x, *, axis: x.argmin(axis),
+    _position_aval,
+    family="reduction",
+    nondifferentiable=True,
     cost=reduction_cost,
     kink=kinks.position(-1),
     lower=_rewrites.position(lambda: reduce_min, lambda: reduce_min),
@@ -311,7 +337,11 @@ def _cost_softmax(operands: Sequence[Layout], outs: Sequence[ShapedArray], *, ax
 
 
 logsumexp = _reduction(
-    "logsumexp", _logsumexp_impl, jvp=_logsumexp_jvp, sparsity=reduction(curved=True), cost=_cost_logsumexp,
+    "logsumexp",
+    _logsumexp_impl,
+    jvp=_logsumexp_jvp,
+    sparsity=reduction(curved=True),
+    cost=_cost_logsumexp,
     lower=_rewrites.logsumexp(lambda: reduce_max),
 )
 

@@ -119,9 +119,7 @@ def _multiply_jvp(
     return [out], [total]
 
 
-def _multiply_transpose(
-    bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool
-) -> list[Any]:
+def _multiply_transpose(bars: list[Any], x: Any, *operands: Any, axes: tuple[int, ...], unique: bool) -> list[Any]:
     *indices, factors = operands
     params = {"axes": axes, "unique": unique}
     if is_linear(factors):  # only where no place repeats; the derivative rule never needs it

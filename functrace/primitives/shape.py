@@ -114,9 +114,7 @@ slice_ = linear(
     lambda x, *, starts, stops, steps: x[tuple(map(slice, starts, stops, steps))],
     _slice_aval,
     _slice_transpose,
-    lambda size, x, *, starts, stops, steps: slice_(
-        x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)
-    ),
+    lambda size, x, *, starts, stops, steps: slice_(x, starts=(0, *starts), stops=(size, *stops), steps=(1, *steps)),
     accumulate=_slice_accumulate,
     moving_elements=True,
     cost=viewing(lambda x, *, starts, stops, steps: tuple(map(operator.mul, x.strides, steps))),
@@ -128,9 +126,7 @@ slice_ = linear(
 
 
 def _padded_shape(shape: tuple[int, ...], low: Any, high: Any, interior: Any) -> tuple[int, ...]:
-    return tuple(
-        lo + hi + n + max(n - 1, 0) * i for n, lo, hi, i in zip(shape, low, high, interior, strict=True)
-    )
+    return tuple(lo + hi + n + max(n - 1, 0) * i for n, lo, hi, i in zip(shape, low, high, interior, strict=True))
 
 
 def _pad_impl(x: Any, *, low: Any, high: Any, interior: Any) -> Any:
@@ -191,9 +187,7 @@ def _concatenate_transpose(bars: list[Any], *operands: Any, axis: int) -> list[A
     return pieces
 
 
-def _concatenate_batch(
-    size: int, values: list[Any], batched: list[bool], *, axis: int
-) -> tuple[list[Any], list[bool]]:
+def _concatenate_batch(size: int, values: list[Any], batched: list[bool], *, axis: int) -> tuple[list[Any], list[bool]]:
     values = [
         v if b else broadcast(v, shape=(size, *v.shape), axes=tuple(range(1, 1 + len(v.shape))))
         for v, b in zip(values, batched, strict=True)

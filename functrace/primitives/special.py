@@ -146,7 +146,10 @@ def _inverse_mills_derivative(x: Any, out: Any) -> Any:
 
 #: The derivative of log_ndtr, density over distribution function.
 inverse_mills = elementwise(
-    "inverse_mills", _inverse_mills_impl, _inverse_mills_derivative, flops=3 * FUNCTION,
+    "inverse_mills",
+    _inverse_mills_impl,
+    _inverse_mills_derivative,
+    flops=3 * FUNCTION,
     lower=_codes_special.inverse_mills,
 )
 
@@ -199,7 +202,9 @@ gammasgn = special("gammasgn")
 gamma = special("gamma", lambda x, out: out * digamma(x))
 digamma = special("digamma", lambda x, out: _trigamma(x))
 polygamma = elementwise(
-    "polygamma", _polygamma_impl, (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x)),
+    "polygamma",
+    _polygamma_impl,
+    (refused("polygamma", "n"), lambda n, x, out: polygamma(n + 1, x)),
     flops=3 * FUNCTION,
     lower=Rewrite(lambda n, x: x.dtype.name in ("float32", "float64"), _polygamma_by_zeta),
 )
@@ -222,9 +227,7 @@ binom = special(
         lambda n, k, out: out * (digamma(n - k + 1) - digamma(k + 1)),
     ),
 )
-poch = special(
-    "poch", (lambda x, n, out: out * (digamma(x + n) - digamma(x)), lambda x, n, out: out * digamma(x + n))
-)
+poch = special("poch", (lambda x, n, out: out * (digamma(x + n) - digamma(x)), lambda x, n, out: out * digamma(x + n)))
 
 
 def _gamma_density(a: Any, x: Any) -> Any:
@@ -311,9 +314,7 @@ def _scaled_derivative(order: int, x: Any, direct: Any) -> Any:
 
 
 i0e = special("i0e", lambda x, out: _scaled_derivative(0, x, i1e(x) - sign(x) * out))
-i1e = special(
-    "i1e", lambda x, out: _scaled_derivative(1, x, (i0e(x) + ive(zero_of(x) + 2, x)) / 2 - sign(x) * out)
-)
+i1e = special("i1e", lambda x, out: _scaled_derivative(1, x, (i0e(x) + ive(zero_of(x) + 2, x)) / 2 - sign(x) * out))
 
 # exponential, sine and cosine integrals, dilogarithm
 

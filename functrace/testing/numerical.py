@@ -38,9 +38,7 @@ def step(values: Iterable[Any]) -> float:
 
 
 def moved(values: Sequence[Any], direction: Sequence[Any], step: float) -> list[Any]:
-    return [
-        (x + x.dtype.type(step) * v) if is_inexact(x.dtype) else x for x, v in zip(values, direction, strict=True)
-    ]
+    return [(x + x.dtype.type(step) * v) if is_inexact(x.dtype) else x for x, v in zip(values, direction, strict=True)]
 
 
 def difference(

@@ -143,9 +143,7 @@ def _variables(eqns: Sequence[Eqn], invars: Sequence[Var]) -> list[Var]:
     return [*invars, *(v for e in eqns for v in e.outvars)]
 
 
-def _make_plan(
-    eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], split: bool = False
-) -> Plan:
+def _make_plan(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], split: bool = False) -> Plan:
     outs = list(dict.fromkeys(v for v in outvars if v is not None))
     ends = [list(invars), outs]
     n, m = width(ends[0]), sum(v.aval.size for v in outvars if v is not None)

@@ -59,9 +59,7 @@ def vmap(
         leaves = [snapshot(leaf) if current_trace().captures else canonicalize(owned(leaf, False)) for leaf in leaves]
         axes = _flat_axes((in_axes, 0), (args, kwargs), "in_axes")
         size = _batch_size(leaves, axes, axis_size)
-        values = [
-            leaf if axis is None else moveaxis(leaf, axis, 0) for leaf, axis in zip(leaves, axes, strict=True)
-        ]
+        values = [leaf if axis is None else moveaxis(leaf, axis, 0) for leaf, axis in zip(leaves, axes, strict=True)]
         out_tree: list[tree.TreeDef] = []
 
         def flat_fun(*values: Any) -> list[Any]:

@@ -133,9 +133,7 @@ def _signature(fun: Callable[..., Any]) -> inspect.Signature | None:
     return inspect.signature(fun) if written else None
 
 
-def _positional(
-    signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, ...]:
+def _positional(signature: inspect.Signature | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Keyword arguments and defaults as positional ones, so that rules number them."""
     if signature is None:
         if kwargs:
@@ -405,9 +403,7 @@ def _locked(residual: Any) -> Any:
 class _FlatVJP:
     """A user's pair of rules on flat lists."""
 
-    def __init__(
-        self, call: _Call, fwd: Callable[..., Any], bwd: Callable[..., Any], symbolic: bool
-    ) -> None:
+    def __init__(self, call: _Call, fwd: Callable[..., Any], bwd: Callable[..., Any], symbolic: bool) -> None:
         self.call, self.fwd, self.bwd, self.symbolic = call, fwd, bwd, symbolic
         self.residual_tree: Any = None
         self.residual_weak: list[bool] = []

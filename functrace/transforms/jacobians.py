@@ -226,9 +226,13 @@ def _form_safely(
         return plan.mode, by_columns, stacked
     except (CustomRuleError, MissingRuleError) as error:
         try:
-            return "reverse", False, sweep(
-                lambda *bars: backward_pass(program.eqns, program.invars, program.outvars[:count], bars),
-                basis(out_avals),
+            return (
+                "reverse",
+                False,
+                sweep(
+                    lambda *bars: backward_pass(program.eqns, program.invars, program.outvars[:count], bars),
+                    basis(out_avals),
+                ),
             )
         except (CustomRuleError, MissingRuleError):
             columns = LinearProgram(program.invars, program.eqns, program.outvars[:count])

@@ -219,9 +219,7 @@ class Jitted:
     def _serve_structure(self, structure: Any, signature: Signature, compiled: Executable) -> None:
         assert compiled.kernel is not None
         found = self._structured.get(structure)
-        signature = Signature(
-            signature.arguments, signature.outputs, True, signature.workspace, signature.release_gil
-        )
+        signature = Signature(signature.arguments, signature.outputs, True, signature.workspace, signature.release_gil)
         if found is not None:
             found.add_signature(signature, compiled.kernel.address, compiled)
             return
@@ -374,9 +372,7 @@ def jit(
         (np.float64(0.0), np.float64(0.0), 1)
     """
     if fun is None:
-        return functools.partial(
-            jit, static_argnums=static_argnums, static_argnames=static_argnames, inline=inline
-        )
+        return functools.partial(jit, static_argnums=static_argnums, static_argnames=static_argnames, inline=inline)
     check_callable(fun, "jit")
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums or ())
     names = {static_argnames} if isinstance(static_argnames, str) else set(static_argnames or ())
@@ -384,7 +380,9 @@ def jit(
     return own(fun, *_static(fun, numbers, names), inline)
 
 
-def _static(fun: Callable[..., Any], numbers: tuple[int, ...], names: set[str]) -> tuple[tuple[int, ...], frozenset[str]]:
+def _static(
+    fun: Callable[..., Any], numbers: tuple[int, ...], names: set[str]
+) -> tuple[tuple[int, ...], frozenset[str]]:
     """Static positions and names, each of a static parameter, however it is given."""
     if not numbers and not names:
         return (), frozenset()

@@ -240,6 +240,7 @@ CALLS = [
     Case(calls.checkpoint_call, (normal(),), {"function": lambda x: [fnp.exp(fnp.sin(x))], "constants": 0}),
 ]
 
+
 def checkpointed_case(case: Case, snapshots: int, block: int) -> Case:
     """A scan's case with another way to reverse it."""
 

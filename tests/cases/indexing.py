@@ -92,9 +92,7 @@ def _apart(shape: tuple[int, ...], updates: tuple[int, ...]) -> tuple[Any, Any]:
     return values[:size].reshape(shape), values[size:].reshape(updates)[()]
 
 
-def _extremum_operands(
-    shape: tuple[int, ...], indices: tuple[Any, ...], axes: tuple[int, ...]
-) -> tuple[Any, ...]:
+def _extremum_operands(shape: tuple[int, ...], indices: tuple[Any, ...], axes: tuple[int, ...]) -> tuple[Any, ...]:
     x, updates = _apart(shape, _updates_shape(shape, indices, axes))
     return (x, *indices, updates)
 

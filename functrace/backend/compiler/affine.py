@@ -45,11 +45,7 @@ class Affine:
     __rmul__ = __mul__
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Affine)
-            and self.constant == other.constant
-            and self.coefficients == other.coefficients
-        )
+        return isinstance(other, Affine) and self.constant == other.constant and self.coefficients == other.coefficients
 
     def __hash__(self) -> int:
         return hash((self.constant, self.coefficients))

@@ -414,9 +414,7 @@ class _Execution:
         address = _address(place, [*(box.index[k] for k in kept), *inner], box.reader)
         if len(kept) == len(step.space):
             return StoreSink(node, place.pointer, address)
-        return ReduceSink(
-            node, lowering.combine, bits, place.pointer, address, _filled_first(step, eqn, lowering)
-        )
+        return ReduceSink(node, lowering.combine, bits, place.pointer, address, _filled_first(step, eqn, lowering))
 
     def _call(self, step: CallStep) -> None:
         eqn, plan = step.eqn, self.plan

@@ -30,10 +30,14 @@ def inline(jaxpr: Jaxpr) -> Jaxpr:
 def _lowering(eqn: Eqn) -> Any:
     """The first lowering that suits, if the equation is compiled as others."""
     rule = eqn.primitive.lower
-    if rule is None or not any(isinstance(low, (Inline, Rewrite)) for low in (rule if isinstance(rule, tuple) else (rule,))):
+    if rule is None or not any(
+        isinstance(low, (Inline, Rewrite)) for low in (rule if isinstance(rule, tuple) else (rule,))
+    ):
         return None
     avals = [a.aval for a in eqn.invars]
-    return next((low for low in (rule if isinstance(rule, tuple) else (rule,)) if low.suits(*avals, **eqn.params)), None)
+    return next(
+        (low for low in (rule if isinstance(rule, tuple) else (rule,)) if low.suits(*avals, **eqn.params)), None
+    )
 
 
 def _current(env: dict[Var, Atom], atom: Atom) -> Atom:

@@ -45,9 +45,7 @@ class Lanes:
     def _pair(self: Any, x: Value, y: Value) -> Value:
         lanes = 2 * x.lanes
         order = ", ".join(f"i32 {k}" for k in range(lanes))
-        return self.op(
-            f"shufflevector {x.type} {x.name}, {y.type} {y.name}, <{lanes} x i32> <{order}>", x.dtype, lanes
-        )
+        return self.op(f"shufflevector {x.type} {x.name}, {y.type} {y.name}, <{lanes} x i32> <{order}>", x.dtype, lanes)
 
     def vector(self: Any, values: list[Value]) -> Value:
         """Numbers side by side."""

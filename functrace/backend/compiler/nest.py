@@ -86,9 +86,7 @@ class ScanSink:
 Sink = StoreSink | ReduceSink | ScanSink
 
 
-def emit_nest(
-    e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None = None
-) -> None:
+def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None = None) -> None:
     """Emits the loops over a box; extents are positive.
 
     Args:
@@ -135,9 +133,7 @@ def _nodes_of(sink: Sink) -> list[Node]:
 
 
 class _Nest:
-    def __init__(
-        self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None
-    ) -> None:
+    def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None) -> None:
         self.part = part
         self.e, self.sinks = e, sinks
         self.nodes = needed_nodes([node for sink in sinks for node in _nodes_of(sink)])
@@ -191,9 +187,11 @@ class _Nest:
 
     def emit(self) -> None:
         self._values(-1)
-        finished = self._loop(0, {}) if self.depth else {
-            i: sink.node.made for i, sink in enumerate(self.sinks) if isinstance(sink, ReduceSink)
-        }
+        finished = (
+            self._loop(0, {})
+            if self.depth
+            else {i: sink.node.made for i, sink in enumerate(self.sinks) if isinstance(sink, ReduceSink)}
+        )
         if self.depth == 0:
             self._sinks_of_point()
         for i, value in finished.items():

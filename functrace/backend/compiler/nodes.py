@@ -210,7 +210,9 @@ class Reader:
             found = self._read[key]
         return self.apply(lambda e, x: e.convert(x, dtype), found, dtype=dtype) if found.dtype != dtype else found
 
-    def apply(self, code: Callable[..., Value], *args: Node, dtype: np.dtype, params: dict[str, Any] | None = None) -> Node:
+    def apply(
+        self, code: Callable[..., Value], *args: Node, dtype: np.dtype, params: dict[str, Any] | None = None
+    ) -> Node:
         """An operation on nodes."""
         axes = 0
         for node in args:
@@ -239,7 +241,9 @@ class Reader:
         if isinstance(operand, Var) and self._producer(operand, ()) is None:
             where = self._place(operand, any(position.coefficients))
             if isinstance(where, Buffer) and where.contiguous:
-                return self.load_from(Buffer(where.pointer, (where.size,), where.dtype, None, where.offset), (position,))
+                return self.load_from(
+                    Buffer(where.pointer, (where.size,), where.dtype, None, where.offset), (position,)
+                )
         return self.read(operand, self.unflat(position, operand.aval.shape))
 
     def through(self, eqn: Eqn, lowering: Any, index: Index) -> Node:
@@ -247,7 +251,9 @@ class Reader:
         aval = eqn.outvars[0].aval
         if isinstance(lowering, Elementwise):
             args = [
-                self.constant(a.val, a.aval.dtype) if isinstance(a, Literal) else self.read(a, index if a.aval.shape else ())
+                self.constant(a.val, a.aval.dtype)
+                if isinstance(a, Literal)
+                else self.read(a, index if a.aval.shape else ())
                 for a in eqn.invars
             ]
             code = _in_single(lowering.code, aval.dtype) if any(a.dtype == _HALF for a in args) else lowering.code

@@ -30,7 +30,12 @@ class Buffer:
     __slots__ = ("dtype", "offset", "pointer", "shape", "strides")
 
     def __init__(
-        self, pointer: str, shape: tuple[int, ...], dtype: np.dtype, strides: tuple[int, ...] | None = None, offset: int = 0
+        self,
+        pointer: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype,
+        strides: tuple[int, ...] | None = None,
+        offset: int = 0,
     ) -> None:
         self.pointer, self.shape, self.dtype, self.offset = pointer, shape, dtype, offset
         self.strides = contiguous_strides(shape) if strides is None else strides

@@ -192,7 +192,9 @@ class Plan:
     def __init__(self, e: Emitter, jaxpr: Jaxpr, inputs: dict[Var, Place], outputs: dict[Var, Buffer]) -> None:
         self.e, self.jaxpr, self.inputs, self.outputs = e, jaxpr, inputs, outputs
         self.lowerings = _chosen(jaxpr.eqns)
-        self.definitions = {v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars}
+        self.definitions = {
+            v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars
+        }
         self.users: dict[Var, list[Eqn]] = {}
         for eqn in jaxpr.eqns:
             for operand in dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)):
@@ -383,7 +385,11 @@ class Plan:
         shape, strides = orders.pop()
         wanted = dict(zip(strides, contiguous_strides(shape), strict=True))
         own = contiguous_strides(var.aval.shape)
-        return tuple([wanted[s] for s in own]) if set(own) == set(strides) == set(wanted) and len(wanted) == len(own) else None
+        return (
+            tuple([wanted[s] for s in own])
+            if set(own) == set(strides) == set(wanted) and len(wanted) == len(own)
+            else None
+        )
 
     def _plan_virtual(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
         out = eqn.outvars[0]

@@ -110,7 +110,12 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
     tail = [*leave, "  ret i64 0"]
     if e.guards or context.chunks:
         head += ["  %guard = alloca i8", "  store i8 0, ptr %guard"]
-        tail = [*leave, "  %failures = load i8, ptr %guard", "  %status = zext i8 %failures to i64", "  ret i64 %status"]
+        tail = [
+            *leave,
+            "  %failures = load i8, ptr %guard",
+            "  %status = zext i8 %failures to i64",
+            "  ret i64 %status",
+        ]
     if context.uses_python:
         tail += ["failed:", *leave, "  ret i64 1"]
     quick = len(context.chunks) * CHUNK >= VERY_LONG
