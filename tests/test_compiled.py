@@ -1,4 +1,4 @@
-"""Machine code gives what NumPy calls give: for every case of every primitive, and for random programs and transforms."""
+"""Machine code gives what NumPy calls give: for all cases of all primitives, for random programs and transforms."""
 
 import warnings
 

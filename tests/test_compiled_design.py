@@ -1,4 +1,4 @@
-"""What the compiler is built to achieve, in the shape of its programs: one loop where one is enough, and no temporaries."""
+"""What the compiler is built to achieve, as the shape of its programs: one loop where one will do, no temporaries."""
 
 import numpy as np
 import pytest

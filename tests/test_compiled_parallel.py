@@ -1,4 +1,4 @@
-"""Long loops run in several threads: the same numbers, whatever the number of threads, and from several callers at once."""
+"""Long loops run in several threads: the same numbers, whatever their number, and from several callers at once."""
 
 import os
 import subprocess

@@ -21,8 +21,8 @@ class Group(NamedTuple):
     """One step of a compiled program.
 
     Args:
-        kind: "fused", a loop nest; "library", a call of BLAS, LAPACK and the like; "loop", a loop or branch with a program
-            of its own; "NumPy", a call back into Python.
+        kind: "fused", a loop nest; "library", a call of BLAS, LAPACK and the like; "loop", a loop or branch with a
+            program of its own; "NumPy", a call back into Python.
         text: what it computes.
         depth: how many loops with programs of their own it stands in.
         flops: an estimate of its arithmetic operations, each time it runs.

@@ -60,10 +60,11 @@ class _Loop:
             if pair is None:
                 lines += self.c.phi_lines(carry.place, start, self.before, value, latch)
                 continue
-            first, second = pair
+            first, _ = pair
             other = f"%{self.head}.o{k}"
             lines.append(
-                f"  {carry.place.pointer} = phi ptr [{start.pointer}, %{self.before}], [{carry.following.pointer}, %{latch}]"
+                f"  {carry.place.pointer} = "
+                f"phi ptr [{start.pointer}, %{self.before}], [{carry.following.pointer}, %{latch}]"
             )
             lines.append(
                 f"  {carry.following.pointer} = phi ptr [{first.pointer}, %{self.before}], [{other}, %{latch}]"

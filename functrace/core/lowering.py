@@ -50,7 +50,7 @@ class Elementwise(Lowering):
 
     Args:
         weight: its price in additions.
-        cheap: `cheap(operands)`, whether the operands, atoms, make it as cheap as an addition: a power of 2 is a product.
+        cheap: `cheap(operands)`, whether the operands, atoms, make it cheap as an addition: a power of 2 is a product.
     """
 
     code: Callable[..., Any] = None  # type: ignore[assignment]
@@ -117,7 +117,7 @@ class Call(Lowering):
     Args:
         views: whether operands may be strided views (else they are C contiguous).
         any_order: whether the output's axes may lie in memory in another order.
-        fused: lowerings to prefer, if one suits, when the largest operand is computed element by element for this alone.
+        fused: lowerings to prefer, if one suits, when the largest operand is computed element by element for it alone.
     """
 
     emit: Callable[..., Any] = None  # type: ignore[assignment]

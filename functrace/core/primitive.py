@@ -48,7 +48,8 @@ __all__ = ["Kink", "Masked", "Primitive", "is_linear", "primitives"]
 _registry: dict[str, Primitive] = {}
 
 _RULES = (
-    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold", "uniform",
+    "impl", "abstract_eval", "jvp", "linearize", "transpose", "accumulate", "batch", "stage", "taylor", "fold",
+    "uniform",
     "unfold",
     "kink", "lower", "sparsity", "cost",
 )  # fmt: skip

@@ -170,7 +170,7 @@ def _select_jvp(primals: list[Any], tangents: list[Any]) -> tuple[list[Any], lis
 def _select_transpose(bars: list[Any], mask: Any, x: Any, y: Any) -> list[Any]:
     bar = bars[0]
     if is_linear(mask) and is_linear(x) != is_linear(y):
-        # A program that was transposed before: the condition is that a cotangent is not zero, and the other choice zero.
+        # A program that was transposed before: the condition is that a cotangent is not 0, and the other choice 0.
         return [None, bar if is_linear(x) else None, bar if is_linear(y) else None]
     if mask.shape != bar.shape:  # one condition for a whole array: the dead elements are counted one by one
         mask = broadcast(mask, shape=bar.shape, axes=())

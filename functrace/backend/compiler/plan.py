@@ -67,7 +67,7 @@ class _OtherIndexError(Exception):
 class Box:
     """A part of a nest's space, with the reader that stands for it and the nodes of the nest's roots.
 
-    The nodes of a root are one for each of its `parts`: the positions on those of its axes that are no axes of the nest,
+    The nodes of a root are one for each of its parts: the positions on those of its axes that are no axes of the nest,
     but run through one by one in its body.
     """
 
@@ -126,7 +126,7 @@ class Box:
         return {part: self.reader.combined(lowering.combine, nodes, dtype) for part, nodes in terms.items()}
 
     def _first_step_apart(self, axis: int, special: bool) -> None:
-        """Cuts off the first step of a run, which has no step before it: if it has no neutral start, or runs in rows."""
+        """Cuts off the first step of a run, which has none before it: if it has no neutral start, or runs in rows."""
         if self.starts[axis] == 0 and self.extents[axis] > 1 and (special or math.prod(self.extents[axis + 1 :]) > 1):
             raise SplitBoxError(axis, 1)
 
@@ -236,9 +236,10 @@ class Plan:
                 stored.update(self._barriers(eqn, lowering))
         for eqn, lowering in zip(reversed(self.jaxpr.eqns), reversed(self.lowerings), strict=True):
             operand = eqn.invars[0] if eqn.invars else None
-            if isinstance(lowering, Indexed) and eqn.outvars[0] in stored and isinstance(operand, Var):
-                if self._view(eqn, lowering, Buffer("", operand.aval.shape, operand.aval.dtype)) is not None:
-                    stored.add(operand)
+            if not isinstance(lowering, Indexed) or eqn.outvars[0] not in stored or not isinstance(operand, Var):
+                continue
+            if self._view(eqn, lowering, Buffer("", operand.aval.shape, operand.aval.dtype)) is not None:
+                stored.add(operand)
         return stored
 
     def _barriers(self, eqn: Eqn, lowering: Indexed) -> Iterable[Var]:

@@ -1,4 +1,4 @@
-"""Calls from compiled code into Python: a primitive's evaluation, on arrays that lie where the compiled code has them."""
+"""Calls from compiled code into Python: a primitive's evaluation, on arrays where the compiled code has them."""
 
 from __future__ import annotations
 
