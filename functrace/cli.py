@@ -121,8 +121,22 @@ def _point(word: str) -> Any:
     if kind == "normal" and shape.replace("x", "").isdigit():
         return np.random.default_rng(0).normal(size=tuple(int(n) for n in shape.split("x")))
     if word.endswith(".npy"):
-        return np.load(word, allow_pickle=False)
+        try:
+            return np.load(word, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise errors.ArgumentError(
+                f"{word} is no array that can be read", got=str(error), remedy="write it with numpy.save"
+            ) from None
     return inspect.parse_values([word])[0]
+
+
+def _check_places(*paths: str | None) -> None:
+    """Files are written last; that their directories exist is seen first."""
+    for path in paths:
+        if path and not Path(path).resolve().parent.is_dir():
+            raise errors.ArgumentError(
+                f"there is no directory for {path}", got=str(Path(path).parent), remedy="make it, or name another"
+            )
 
 
 def _progress_bar(done: int, total: int, label: str) -> None:
@@ -135,6 +149,7 @@ def _progress_bar(done: int, total: int, label: str) -> None:
 
 def run_modes(options: argparse.Namespace) -> int:
     """`functrace modes`: the modes of a derivative side by side."""
+    _check_places(options.json, options.html, options.plot)
     function = inspect.load_function(options.function)
     derivative = "hessian" if options.hessian else "jacobian"
     compared = inspect.modes.compare(
@@ -166,6 +181,7 @@ def run_trace(options: argparse.Namespace) -> int:
 
 def run_draw(options: argparse.Namespace) -> int:
     """`functrace draw`: a computational graph."""
+    _check_places(options.output)
     drawing = inspect.draw(inspect.load_function(options.function))(
         *inspect.parse_values(options.at),
         values=options.values,

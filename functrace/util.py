@@ -20,7 +20,8 @@ _NUMPY = os.path.dirname(os.path.abspath(numpy.__file__)) + os.sep
 _SCIPY = os.path.join(os.path.dirname(os.path.dirname(_NUMPY)), "scipy") + os.sep
 #: Of the standard library, what stands between our frames and the user's (cached properties, context managers).
 _BETWEEN = (functools.__file__, contextlib.__file__)
-_internal: dict[str, bool] = {}
+#: Per file whether it is none of the user's: 2 where it holds functions that replay equations.
+_internal: dict[str, int] = {}
 _replaying: set[int] = set()
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,13 +46,13 @@ class Source(NamedTuple):
 
 def _is_internal(filename: str) -> bool:
     internal = filename.startswith((_PACKAGE, _NUMPY, _SCIPY)) or filename in _BETWEEN
-    _internal[filename] = internal
-    return internal
+    return bool(_internal.setdefault(filename, internal))
 
 
 def replays(fun: F) -> F:
     """Mark a function that runs recorded equations, each in its turn under the local name `eqn`: see `user_source`."""
     _replaying.add(id(fun.__code__))
+    _internal[fun.__code__.co_filename] = 2
     return fun
 
 
@@ -65,13 +66,12 @@ def user_source(replayed: bool = False) -> Source | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        filename = code.co_filename
-        internal = _internal.get(filename)
+        internal = _internal.get(code.co_filename)
         if internal is None:
-            internal = _is_internal(filename)
+            internal = _is_internal(code.co_filename)
         if not internal:
             return Source(code, frame.f_lasti)
-        if replayed and id(code) in _replaying:
+        if internal == 2 and replayed and id(code) in _replaying:
             eqn = frame.f_locals.get("eqn")
             if eqn is not None and eqn.source is not None:
                 return eqn.source

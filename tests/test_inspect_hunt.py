@@ -11,6 +11,7 @@ import functrace as ft
 from bench.harness import Timing
 from bench.plots import plot_modes
 from functrace import lax
+from functrace.cli import main
 from functrace.core.evaluate import python_function
 from functrace.errors import ArgumentError, NonDifferentiableInputError
 from functrace.inspect import cost, kinks, modes
@@ -246,3 +247,18 @@ def test_the_modes_bench_is_drawn(tmp_path):
     plot_modes([timing(name, 1e-3) for name in names], tmp_path / "modes.svg")
     text = (tmp_path / "modes.svg").read_text(encoding="utf-8")
     assert "Jacobian, 2 outputs" in text and "Hessian" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--at", "absent.npy"], "no array that can be read"),
+        (["--at", "normal:3", "--plot", "absent/modes.svg"], "no directory"),
+        (["--at", "normal:3", "--rounds", "-1"], "whole number of times"),
+    ],
+)
+def test_mistakes_at_the_command_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text("import numpy as np\n\n\ndef f(x):\n    return np.sin(x)\n", encoding="utf-8")
+    assert main(["modes", "own.py:f", *words]) == 1
+    assert message in capsys.readouterr().err
