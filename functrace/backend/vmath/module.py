@@ -220,6 +220,9 @@ def entry_ir(entry: str, target: Target) -> str:
     if kind == "loop":
         text, declared = emitted[0]
         emitted = [(text.replace("define ", "define internal ", 1), declared), loop_ir(function, bits, target)]
+        # A name of its own: what is linked later would else be found in place of the function of that name.
+        name = symbol(function.name, bits)
+        emitted = [(text.replace(f"@{name}(", f"@{name}_in_loop("), declared) for text, declared in emitted]
     return closed_module(target, emitted)
 
 
