@@ -21,6 +21,7 @@ from functrace.backend.compiler.nodes import Node
 __all__ = ["ReduceSink", "ScanSink", "StoreSink", "emit_nest"]
 
 _FUNCTION = 20.0  # the weight from which on an operation is a call
+_DEPENDENT = 3  # calls that wait for each other, from which on several vectors at a time pay
 _GATHERED = 1.5  # what an element that is gathered costs, in vector operations
 _LONG = 10  # operations in the loop, from which on several vectors at a time hide each other's latency
 _MOST_LANES = 64
@@ -168,12 +169,22 @@ class _Nest:
         while lanes // 2 >= extent and lanes > 1:
             lanes //= 2
         operations = [n for n in vectors if n.kind == "apply"]
-        # Around calls of functions all registers are written to memory: there one vector at a time is enough.
-        if len(operations) >= _LONG and all(n.weight < _FUNCTION for n in operations):
+        calls = self._calls_in_a_row()
+        # Around calls all registers are written to memory, so that one vector at a time is enough, unless the calls
+        # wait for each other.
+        if len(operations) >= _LONG and (calls == 0 or calls >= _DEPENDENT):
             for _ in range(2):
                 if extent >= 4 * lanes and 2 * lanes <= _MOST_LANES:
                     lanes *= 2
         return lanes
+
+    def _calls_in_a_row(self) -> int:
+        """The most calls of functions of which each waits for the one before."""
+        row: dict[Node, int] = {}
+        for node in self.nodes:
+            before = max((row[arg] for arg in node.args), default=0)
+            row[node] = before + (node.kind == "apply" and node.weight >= _FUNCTION)
+        return max(row.values(), default=0)
 
     def _values_to_widen(self) -> set[Node]:
         """Values of outer levels that the innermost loop wants in every lane."""

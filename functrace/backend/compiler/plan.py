@@ -240,7 +240,21 @@ class Plan:
                 continue
             if self._view(eqn, lowering, Buffer("", operand.aval.shape, operand.aval.dtype)) is not None:
                 stored.add(operand)
-        return stored
+        return stored | self._too_deep(stored)
+
+    def _too_deep(self, stored: set[Var]) -> set[Var]:
+        """Arrays that end chains of operations too long to be read through."""
+        depth: dict[Var, int] = {}
+        found: set[Var] = set()
+        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+            out = eqn.outvars[0] if eqn.outvars else None
+            if out is None or out in stored or not isinstance(lowering, (Elementwise, Indexed)):
+                continue
+            depth[out] = 1 + max((depth.get(a, 0) for a in eqn.invars if isinstance(a, Var)), default=0)
+            if depth[out] > _DEEPEST - 1:
+                found.add(out)
+                depth[out] = 0
+        return found
 
     def _barriers(self, eqn: Eqn, lowering: Indexed) -> Iterable[Var]:
         """Operands that cannot be read through this operation, because the indices are not affine."""
