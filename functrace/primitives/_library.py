@@ -118,6 +118,8 @@ def _vector(c: Any, dtype: Any, sizes: tuple[int, int], matrix: Any, vector: Any
     """A matrix (rows, columns) times a vector."""
     (rows, columns), (a, down, across), (x, step), (y, apart) = sizes, matrix, vector, goal
     step, apart = max(step, 1), max(apart, 1)
+    if c.matvec(dtype, (rows, columns), (a, down, across), (x, step), (y, apart)):
+        return
     work = 2.0 * rows * columns
     flag, lead = _layout(down, across, rows, columns)
     if flag == "N":

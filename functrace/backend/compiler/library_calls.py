@@ -10,6 +10,7 @@ import numpy as np
 
 from functrace.backend import blas_threads, symbols
 from functrace.backend.compiler.emit import Unsupported
+from functrace.backend.compiler.matvec import emit_matvec
 from functrace.backend.compiler.places import Buffer
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class LibraryCalls:
         self.decline()
         e.line(f"br label %{done}")
         e.label(done)
+
+    def matvec(self: Any, dtype: np.dtype, *operands: Any) -> bool:
+        """The product of a small matrix and a vector, by code of its own; see `emit_matvec`."""
+        return emit_matvec(self.e, dtype, *operands)
 
     def permuted(self: Any, buffer: Buffer, axes: Sequence[int]) -> Buffer:
         """The array with its axes in another order."""
