@@ -6,7 +6,20 @@ import pytest
 from functrace import explain, grad, jit
 
 RNG = np.random.default_rng(11)
-SIZES = [(2, 3), (7, 9), (8, 8), (9, 17), (16, 16), (17, 31), (30, 128), (31, 129), (64, 64), (65, 100), (300, 20), (520, 8)]
+SIZES = [
+    (2, 3),
+    (7, 9),
+    (8, 8),
+    (9, 17),
+    (16, 16),
+    (17, 31),
+    (30, 128),
+    (31, 129),
+    (64, 64),
+    (65, 100),
+    (300, 20),
+    (520, 8),
+]
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
