@@ -358,7 +358,7 @@ def jit(
 
     Returns:
         The jitted function, with `lower`, `trace`, `clear_cache` and `cache_info`. `FUNCTRACE_DISABLE_JIT=1` in the
-        environment makes it call `fun` itself.
+        environment, set before the first call, makes it call `fun` itself.
 
     Raises:
         AbstractValueError: Python needs the value of a traced argument (when called).
