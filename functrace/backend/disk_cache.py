@@ -368,8 +368,7 @@ def store(key: str, code: bytes, meta: dict[str, Any]) -> bool:
     try:
         with _opened(create=True) as folder:
             kept = _write(folder, key + _SUFFIX, content)
-            # On average after each 64th of the limit, whoever writes: so the directory stays bounded without a count.
-            if int.from_bytes(os.urandom(4)) < 2**32 * len(content) / (LIMIT / 64):
+            if _is_trim_due(len(content)):
                 _trim(folder)
             return kept
     except _Unsafe as fault:
@@ -377,6 +376,11 @@ def store(key: str, code: bytes, meta: dict[str, Any]) -> bool:
     except OSError:
         pass
     return False
+
+
+def _is_trim_due(size: int) -> bool:
+    """By chance, on average after each 64th of the limit, whoever writes: that bounds the directory without a count."""
+    return int.from_bytes(os.urandom(4)) < 2**32 * size / (LIMIT / 64)
 
 
 def _write(folder: int, name: str, content: bytes) -> bool:
