@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from functrace.backend.compiler.nest import needed_nodes
 from functrace.backend.compiler.nodes import Node
-from functrace.backend.compiler.plan import CallStep, NestStep
+from functrace.backend.compiler.steps import CallStep, NestStep
 from functrace.backend.executable import Executable
 from functrace.core.ir import Eqn
 from functrace.core.lowering import Control, Reduction

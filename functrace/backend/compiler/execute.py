@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from functrace.backend.compiler.affine import Affine
+from functrace.backend.compiler.choice import choose, has_element_type
 from functrace.backend.compiler.chunks import LONG, Chunk, Registers
 from functrace.backend.compiler.emit import INDEX, Emitter, neutral
 from functrace.backend.compiler.inline import prepare
@@ -22,8 +23,9 @@ from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, StoreSin
 from functrace.backend.compiler.nodes import Node, Reader
 from functrace.backend.compiler.parallel import Piece, emit_long_nest
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, spill
-from functrace.backend.compiler.plan import Box, CallStep, NestStep, Plan, SmallStep, Step, choose, has_element_type
+from functrace.backend.compiler.plan import Plan
 from functrace.backend.compiler.positions import Positions
+from functrace.backend.compiler.steps import Box, CallStep, NestStep, SmallStep, Step
 from functrace.core.ir import Atom, Eqn, Jaxpr, Literal, Var
 from functrace.core.lowering import Elementwise, Indexed, Reduction, Scan
 from functrace.core.types import ShapedArray

@@ -1,0 +1,73 @@
+"""Which lowering compiles an equation, and which types of numbers have one at all."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from functrace.backend.compiler.emit import Unsupported, element_type
+from functrace.core.ir import Eqn, Var, is_scalar
+from functrace.core.lowering import Call, Control, Lowering
+
+__all__ = ["choose", "chosen", "has_element_type"]
+
+
+def choose(eqn: Eqn) -> Lowering | None:
+    """The first lowering of an equation's primitive that suits its operands."""
+    rule: Any = eqn.primitive.lower
+    if rule is None:
+        return None
+    avals = [a.aval for a in eqn.invars]
+    for lowering in rule if isinstance(rule, tuple) else (rule,):
+        if not lowering.suits(*avals, **eqn.params):
+            continue
+        if not isinstance(lowering, (Call, Control)) and not _has_element_types(eqn):
+            continue
+        return lowering
+    return None
+
+
+def chosen(eqns: list[Eqn]) -> list[Lowering | None]:
+    """The lowerings of equations; of operations on numbers without parameters each is chosen once."""
+    known: dict[Any, Lowering | None] = {}
+    found = []
+    for eqn in eqns:
+        kinds = None if eqn.params else _kinds(eqn)
+        if kinds is None:
+            found.append(choose(eqn))
+            continue
+        if kinds not in known:
+            known[kinds] = choose(eqn)
+        found.append(known[kinds])
+    return found
+
+
+def _kinds(eqn: Eqn) -> tuple[Any, ...] | None:
+    """The primitive and the types of its operands, if these are numbers."""
+    kinds: list[Any] = [eqn.primitive]
+    for atom in eqn.invars:
+        if isinstance(atom, Var):
+            if atom.aval.shape:
+                return None
+            kinds.append(atom.aval.dtype)
+        elif is_scalar(atom.val):
+            kinds.append(type(atom.val))
+        else:
+            return None
+    return tuple(kinds)
+
+
+@functools.cache
+def has_element_type(dtype: np.dtype) -> bool:
+    """Whether numbers of this type have a type in registers."""
+    try:
+        element_type(dtype)
+    except Unsupported:
+        return False
+    return True
+
+
+def _has_element_types(eqn: Eqn) -> bool:
+    return all(has_element_type(atom.aval.dtype) for atom in (*eqn.invars, *eqn.outvars))
