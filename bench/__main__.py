@@ -1,4 +1,7 @@
-"""`python -m bench SUITE [--smoke] [--json FILE] [--md FILE] [--peers a,b] [--only TEXT]`: the table on stdout."""
+"""`python -m bench SUITE [--smoke] [--json FILE] [--md FILE] [--peers a,b] [--only TEXT]`: the table on stdout.
+
+Suites that are no tables of scenarios have options of their own: `python -m bench ipopt --help`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import control, eager, higher, kernels, lagrangian, modes, suite, vmath
+from bench import choice, coloring, control, eager, higher, ipopt, kernels, lagrangian, memory, modes, suite, vmath
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 from bench.plots import plot_modes
@@ -21,14 +24,21 @@ SUITES = {
     "modes": modes.scenarios,
     "vmath": vmath.scenarios,
 }
+APART = {
+    "choice": choice.main,
+    "coloring": coloring.main,
+    "ipopt": ipopt.main,
+    "memory": memory.main,
+    "suite": suite.main,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] == ["suite"]:
-        return suite.main(argv[1:])
+    if argv and argv[0] in APART:
+        return APART[argv[0]](argv[1:])
     parser = argparse.ArgumentParser(prog="python -m bench", description="Timings of functrace beside its peers.")
-    parser.add_argument("suite", choices=(*SUITES, "suite"))
+    parser.add_argument("suite", choices=sorted({*SUITES, *APART}))
     parser.add_argument("--smoke", action="store_true", help="small sizes, two rounds: only to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every timing, the machine and the versions")
     parser.add_argument("--md", type=Path, metavar="FILE", help="write the table that goes to stdout")

@@ -35,6 +35,12 @@ def test_suite_runs(suite, tmp_path):
     assert all(scenario in done.stdout for scenario in scenarios)
 
 
+@pytest.mark.parametrize("suite", ["choice", "coloring", "ipopt", "memory", "suite"])
+def test_suites_with_options_of_their_own_are_reached(suite):
+    done = subprocess.run([sys.executable, "-m", "bench", suite, "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "--smoke" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize("only", ["scalar gradient", "GMM"])
 def test_the_table_of_bars_runs(only, tmp_path):
     files = [tmp_path / "out.json", tmp_path / "out.md"]
