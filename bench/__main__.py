@@ -10,7 +10,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import choice, coloring, control, eager, higher, ipopt, kernels, lagrangian, memory, modes, suite, vmath
+from bench import (
+    choice,
+    coloring,
+    control,
+    eager,
+    higher,
+    ipopt,
+    kernels,
+    lagrangian,
+    memory,
+    modes,
+    rates,
+    suite,
+    vmath,
+)
 from bench.harness import SMOKE, Effort, WrongResult, run, to_json, to_markdown
 from bench.peers import LOADERS, load_peers
 from bench.plots import plot_modes
@@ -29,6 +43,7 @@ APART = {
     "coloring": coloring.main,
     "ipopt": ipopt.main,
     "memory": memory.main,
+    "rates": rates.main,
     "suite": suite.main,
 }
 

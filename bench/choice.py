@@ -1,7 +1,8 @@
-"""The mode chosen by itself against every fixed mode: `python -m bench.choice [--smoke] [--json FILE] [--md FILE]`.
+"""The mode chosen by itself against every fixed mode: `python -m bench.choice [--smoke] [--world WORLD] [--md FILE]`.
 
-Programs with few and many inputs and outputs, with and without a waist. Results are compared before anything is timed;
-all modes take turns in each round. The last line says for how many programs the choice was within a tenth of the best.
+Programs with few and many inputs and outputs, with and without a waist, by NumPy calls (the world "eager") and under
+`jit` ("compiled"). Results are compared before anything is timed; all modes take turns in each round. The last lines
+say for how many programs of each world the choice was within a tenth of the best.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from functrace.demo.problems import network
 
 MODES = {"forward": functrace.jacfwd, "reverse": functrace.jacrev, "auto": functrace.jacobian}
 HESSIANS = ("fwd-rev", "rev-fwd", "fwd-fwd", "rev-rev", "auto")
+WORLDS = ("eager", "compiled")
 
 
 class Program(NamedTuple):
@@ -38,6 +40,7 @@ class Program(NamedTuple):
 class Row(NamedTuple):
     """Median seconds per mode, and the time of the choice in those of the best fixed mode."""
 
+    world: str
     name: str
     seconds: dict[str, float]
     loss: float
@@ -123,19 +126,21 @@ def rosenbrock(x: Any) -> Any:
     return np.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
 
 
-def derivatives(program: Program) -> dict[str, Callable[[Any], Any]]:
+def derivatives(program: Program, world: str = "eager") -> dict[str, Callable[[Any], Any]]:
     if program.order == 2:
-        return {mode: functrace.hessian(program.fun, mode=mode) for mode in HESSIANS}
-    return {mode: jacobian(program.fun) for mode, jacobian in MODES.items()}
+        calls = {mode: functrace.hessian(program.fun, mode=mode) for mode in HESSIANS}
+    else:
+        calls = {mode: jacobian(program.fun) for mode, jacobian in MODES.items()}
+    return calls if world == "eager" else {mode: functrace.jit(call) for mode, call in calls.items()}
 
 
-def measure(program: Program, rounds: int, turn: float) -> Row:
-    """Medians over interleaved rounds; the loss is the median of the choice against the least of the others'."""
-    calls = derivatives(program)
+def measure(program: Program, world: str, rounds: int, turn: float) -> Row:
+    """Medians over interleaved rounds; the loss is the choice's time in those of the best fixed mode."""
+    calls = derivatives(program, world)
     results = {mode: call(program.x) for mode, call in calls.items()}
     for mode, result in results.items():
         scale = max(float(np.max(np.abs(results["auto"]))), 1e-300)
-        name = f"{program.name} {mode}"
+        name = f"{program.name} {mode} {world}"
         np.testing.assert_allclose(result, results["auto"], rtol=0, atol=1e-10 * scale, err_msg=name)
     start = time.perf_counter()
     calls["auto"](program.x)
@@ -151,15 +156,16 @@ def measure(program: Program, rounds: int, turn: float) -> Row:
     medians = np.median(times, axis=0)
     auto = list(calls).index("auto")
     fixed = [k for k in range(len(calls)) if k != auto]
-    loss = float(medians[auto] / medians[fixed].min())
-    return Row(program.name, dict(zip(calls, map(float, medians), strict=True)), loss)
+    best = fixed[int(np.argmin(medians[fixed]))]
+    loss = float(np.median(times[:, auto] / times[:, best]))  # of turns close in time: other work slows down both
+    return Row(world, program.name, dict(zip(calls, map(float, medians), strict=True)), loss)
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
-    lines = ["| program | modes | auto | auto / best fixed |", "|---|---|---|---|"]
+    lines = ["| world | program | modes | auto | auto / best fixed |", "|---|---|---|---|---|"]
     for row in rows:
         fixed = ", ".join(f"{mode} {duration(s)}" for mode, s in row.seconds.items() if mode != "auto")
-        lines.append(f"| {row.name} | {fixed} | {duration(row.seconds['auto'])} | {row.loss:.2f} |")
+        lines.append(f"| {row.world} | {row.name} | {fixed} | {duration(row.seconds['auto'])} | {row.loss:.2f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -167,19 +173,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.choice", description=__doc__.partition(":")[0])
     parser.add_argument("--smoke", action="store_true", help="few programs, two rounds: only to see that it runs")
     parser.add_argument("--only", default="", metavar="TEXT", help="only programs whose name contains this")
+    parser.add_argument("--world", choices=WORLDS, help="only by NumPy calls, or only under jit")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--md", type=Path, metavar="FILE")
     options = parser.parse_args(argv)
     selected = [p for p in programs() if options.only in p.name]
     selected = selected[::7] if options.smoke else selected
-    progress, rows = Progress(len(selected)), []
-    for program in selected:
-        progress.step(program.name)
-        rows.append(measure(program, 2 if options.smoke else options.rounds, 0.0 if options.smoke else 0.02))
+    worlds = [options.world] if options.world else WORLDS
+    progress, rows = Progress(len(selected) * len(worlds)), []
+    for world, program in itertools.product(worlds, selected):
+        progress.step(f"{program.name}, {world}")
+        rows.append(measure(program, world, 2 if options.smoke else options.rounds, 0.0 if options.smoke else 0.02))
     progress.close()
-    close = sum(row.loss <= 1.1 for row in rows)
-    table = to_markdown(rows) + f"\nWithin a tenth of the best fixed mode: {close} of {len(rows)} programs.\n"
+    close = {w: sum(row.loss <= 1.1 for row in rows if row.world == w) for w in worlds}
+    said = [f"Within a tenth of the best fixed mode, {w}: {n} of {len(selected)} programs." for w, n in close.items()]
+    table = to_markdown(rows) + "\n" + "\n".join(said) + "\n"
     print(table, end="")
     if options.md:
         options.md.write_text(table, encoding="utf-8")

@@ -23,8 +23,9 @@ from bench.harness import SMOKE, Effort, Scenario, run, to_markdown
 from bench.peers import Peer
 from functrace import tree
 from functrace.backend import llvm
-from functrace.backend.dispatcher import Argument, Output, Signature, make_dispatcher, native_refusal
+from functrace.backend.dispatcher import make_dispatcher, native_refusal
 from functrace.backend.flattener import flattening, missed
+from functrace.backend.signatures import Argument, Output, Signature
 
 SIZE = 4
 COUNTS = (1, 5, 20)

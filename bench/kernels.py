@@ -27,6 +27,7 @@ from functrace.primitives import (
     reduction,
     scatter,
 )
+from functrace.primitives import cumulative as runs
 
 SIZES = (30, 100, 300, 1_000, 10_000, 100_000, 1_000_000)
 ROW_LENGTHS = (3, 6, 10, 16, 30, 100, 300)
@@ -102,18 +103,18 @@ def indexed(n: int, rng: np.random.Generator) -> Iterator[Scenario]:
 
 def cumulative(n: int, rng: np.random.Generator) -> Iterator[Scenario]:
     x, y = np.exp(rng.choice((-0.01, 0.01), n)), rng.normal(size=n)  # products of size one
-    for primitive in (reduction.cumsum, reduction.cumprod, reduction.cummax):
+    for primitive in (runs.cumsum, runs.cumprod, runs.cummax):
         yield compare(primitive.name, n, lambda p=primitive: p.impl(x, axis=0, reverse=False))
-    yield compare("linear_recurrence", n, lambda: reduction.linear_recurrence.impl(x, y, axis=0, reverse=False))
+    yield compare("linear_recurrence", n, lambda: runs.linear_recurrence.impl(x, y, axis=0, reverse=False))
     steps = max(n // 16, 1)
     a, b = x[: steps * 16].reshape(-1, 16) if n >= 16 else x[:, None], y[: steps * 16]
     b = b.reshape(a.shape)
     yield compare(
-        "linear_recurrence of rows of 16", a.size, lambda: reduction.linear_recurrence.impl(a, b, axis=0, reverse=False)
+        "linear_recurrence of rows of 16", a.size, lambda: runs.linear_recurrence.impl(a, b, axis=0, reverse=False)
     )
     pullback = functrace.vjp(lambda x: functrace.numpy.cumprod(x), x)[1]
     yield compare("pullback of cumprod", n, lambda: pullback(y)[0])
-    logs = functrace.vjp(lambda x: reduction.cumlogsumexp(x, axis=0, reverse=False), y)[1]
+    logs = functrace.vjp(lambda x: runs.cumlogsumexp(x, axis=0, reverse=False), y)[1]
     yield compare("pullback of cumlogsumexp", n, lambda: logs(x)[0])
 
 

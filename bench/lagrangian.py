@@ -1,6 +1,8 @@
-"""The sparse Hessian of a Lagrangian: one evaluation, and the time to the first, on three structures.
+"""The sparse Hessian of a Lagrangian: one evaluation, and the time to the first, on three structures,
+one of them written in two ways.
 
 - control: Van der Pol's oscillator, Runge-Kutta steps by multiple shooting (blocks along the diagonal);
+- shooting: the same with a Python loop over the intervals;
 - banded: the chained Rosenbrock function with trigonometric-exponential constraints (L. Lukšan and J. Vlček, 1999);
 - arrow: bundle adjustment, four cameras, each point seen by two (every point borders on cameras).
 
@@ -10,6 +12,7 @@ the banded problem there is a loop written by hand for Numba. All give the entri
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ import functrace
 import functrace.numpy as fnp
 from bench.harness import Scenario
 from bench.peers import Peer
+from functrace.sparse._programs import flat_program
 from functrace.sparse.elements import element_hessian
 
 SIZES = (100, 1_000, 10_000, 100_000)
@@ -29,6 +33,8 @@ DENSE = 1_000
 SCALAR = 10_000
 #: CasADi needs minutes for larger arrows.
 ARROW_MX, ARROW_SX = 10_000, 1_000
+#: Loops over the intervals are unrolled by all, up to here.
+UNROLLED = 10_000
 #: Building again and again is timed up to here only.
 BUILDS = 1_000
 
@@ -42,6 +48,9 @@ class Array:
     def join(self, *parts: Any) -> Any:
         return self.np.concatenate(parts)
 
+    def stack(self, numbers: list[Any]) -> Any:
+        return self.np.stack(numbers)
+
     def dot(self, x: Any, y: Any) -> Any:
         return x @ y
 
@@ -54,6 +63,9 @@ class Symbols(Array):
 
     def join(self, *parts: Any) -> Any:
         return self.np.vertcat(*parts)
+
+    def stack(self, numbers: list[Any]) -> Any:
+        return self.np.vertcat(*numbers)
 
     def dot(self, x: Any, y: Any) -> Any:
         return self.np.dot(x, y)
@@ -110,6 +122,34 @@ def control(n: int) -> Problem:
     return Problem(lagrangian, rng.normal(size=3 * steps + 2), rng.normal(size=2 * steps))
 
 
+def shooting(n: int) -> Problem:
+    """Likewise, interval by interval: (a, b, u) of each, then the last state."""
+    steps = (n - 2) // 3
+    h = 5.0 / steps
+
+    def lagrangian(xp: Array, z: Any, lam: Any, sigma: Any) -> Any:
+        cost, defects = 0.0, []
+        for k in range(steps):
+            x, y, u = z[3 * k], z[3 * k + 1], z[3 * k + 2]
+
+            def slope(a: Any, b: Any, u: Any = u) -> tuple[Any, Any]:
+                return (1 - b * b) * a - b + u, a
+
+            k1 = slope(x, y)
+            k2 = slope(x + h / 2 * k1[0], y + h / 2 * k1[1])
+            k3 = slope(x + h / 2 * k2[0], y + h / 2 * k2[1])
+            k4 = slope(x + h * k3[0], y + h * k3[1])
+            defects += [
+                z[3 * k + 3] - (x + h / 6 * (k1[0] + 2 * k2[0] + 2 * k3[0] + k4[0])),
+                z[3 * k + 4] - (y + h / 6 * (k1[1] + 2 * k2[1] + 2 * k3[1] + k4[1])),
+            ]
+            cost = cost + x * x + y * y + u * u
+        return sigma * cost + xp.dot(lam, xp.stack(defects))
+
+    rng = np.random.default_rng(n)
+    return Problem(lagrangian, rng.normal(size=3 * steps + 2), rng.normal(size=2 * steps))
+
+
 def banded(n: int) -> Problem:
     def lagrangian(xp: Array, x: Any, lam: Any, sigma: Any) -> Any:
         a, b, c = x[: n - 2], x[1 : n - 1], x[2:]
@@ -153,7 +193,9 @@ def arrow(n: int) -> Problem:
     return Problem(lagrangian, np.concatenate([cameras.reshape(-1), rng.normal(size=3 * points)]), np.zeros(1))
 
 
-PROBLEMS: dict[str, Callable[[int], Problem]] = {"control": control, "banded": banded, "arrow": arrow}
+PROBLEMS: dict[str, Callable[[int], Problem]] = {
+    "control": control, "shooting": shooting, "banded": banded, "arrow": arrow,
+}  # fmt: skip
 
 
 class Expected:
@@ -203,7 +245,7 @@ def build(peer: Peer, problem: Problem) -> tuple[Callable[[], Any], Any, Any]:
         return problem.lagrangian(language, x, lam, sigma)
 
     if peer.name == "functrace":
-        hessian = element_hessian(peer.make_jaxpr(lagrangian)(*problem.arguments))
+        hessian = element_hessian(flat_program(lagrangian, problem.arguments, "hessian").closed)
         arguments = problem.arguments
 
         def values() -> Any:
@@ -285,18 +327,13 @@ def entries(peer: Peer, problem: Problem, reference: Expected, call: Callable[[]
 
 def evaluation(name: str, n: int, peers: tuple[str, ...]) -> Scenario:
     problem = PROBLEMS[name](n)
-    reference: list[Expected] = []
-
-    def expected() -> np.ndarray:
-        if not reference:
-            reference.append(Expected(problem))
-        return reference[0].products
+    reference = functools.cache(lambda: Expected(problem))
 
     def setup(peer: Peer) -> Callable[[], Any]:
-        expected()
+        reference()  # apart from what is timed
         call, rows, cols = build(peer, problem)
         settle(call)
-        checked = entries(peer, problem, reference[0], call, rows, cols)
+        checked = entries(peer, problem, reference(), call, rows, cols)
         first = True
 
         def run() -> Any:  # the first call is the one that is checked
@@ -308,7 +345,13 @@ def evaluation(name: str, n: int, peers: tuple[str, ...]) -> Scenario:
 
         return run
 
-    return Scenario(name=f"{name}, n = {n:,}: evaluation", setup=setup, expected=expected, peers=peers, rtol=1e-6)
+    return Scenario(
+        name=f"{name}, n = {n:,}: evaluation",
+        setup=setup,
+        expected=lambda: reference().products,
+        peers=peers,
+        rtol=1e-6,
+    )
 
 
 def settle(call: Callable[[], Any]) -> None:
@@ -321,24 +364,23 @@ def settle(call: Callable[[], Any]) -> None:
 
 def first_hessian(name: str, n: int, peers: tuple[str, ...]) -> Scenario:
     problem = PROBLEMS[name](n)
-    reference: list[Expected] = []
-
-    def expected() -> np.ndarray:
-        if not reference:
-            reference.append(Expected(problem))
-        return reference[0].products
+    reference = functools.cache(lambda: Expected(problem))
 
     def setup(peer: Peer) -> Callable[[], Any]:
-        expected()
+        reference()  # apart from what is timed
 
         def run() -> Any:
             call, rows, cols = build(peer, problem)
-            return entries(peer, problem, reference[0], call, rows, cols)()
+            return entries(peer, problem, reference(), call, rows, cols)()
 
         return run
 
     return Scenario(
-        name=f"{name}, n = {n:,}: to the first Hessian", setup=setup, expected=expected, peers=peers, rtol=1e-6
+        name=f"{name}, n = {n:,}: to the first Hessian",
+        setup=setup,
+        expected=lambda: reference().products,
+        peers=peers,
+        rtol=1e-6,
     )
 
 
@@ -349,14 +391,14 @@ def who(name: str, n: int) -> tuple[str, ...]:
         peers.append("casadi-mx")
     if n <= (ARROW_SX if name == "arrow" else SCALAR):
         peers.append("casadi-sx")
-    if n <= DENSE:
+    if n <= (0 if name == "shooting" else DENSE):  # JAX needs minutes for loops in Python
         peers.append("jax")
     return tuple(peers)
 
 
 def scenarios(smoke: bool) -> Iterator[Scenario]:
-    for name in ("control", "banded") if smoke else PROBLEMS:
-        for n in (100,) if smoke else SIZES:
+    for name in ("control", "shooting", "banded") if smoke else PROBLEMS:
+        for n in (100,) if smoke else [n for n in SIZES if name != "shooting" or n <= UNROLLED]:
             peers = who(name, n)
             yield evaluation(name, n, (*peers, "numba") if name == "banded" else peers)
             yield first_hessian(name, n, tuple(p for p in peers if p != "jax" and (p != "casadi-sx" or n <= BUILDS)))

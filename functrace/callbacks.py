@@ -13,6 +13,7 @@ from functrace.backend.kernels.native import NativeKernel, kernel_address
 from functrace.control import callbacks
 from functrace.core.types import ShapedArray, aval_of, canonicalize, is_inexact
 from functrace.errors import ArgumentError, CallbackError
+from functrace.transforms._flatten import check_functions
 from functrace.util import user_line
 
 __all__ = ["numba_call", "pure_callback"]
@@ -59,6 +60,7 @@ def pure_callback(
             got=repr(vmap_method),
             remedy=f"use one of {', '.join(map(repr, callbacks.VMAP_METHODS))} or None",
         )
+    check_functions("pure_callback", callback=callback)
     leaves, in_tree = tree.flatten((args, kwargs))
     types, out_tree = tree.flatten(result_shape_dtypes)
 

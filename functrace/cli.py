@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import re
 import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,10 @@ from functrace import demo, errors, inspect
 from functrace.backend import disk_cache
 
 __all__ = ["main"]
+
+#: A negative number in any of Python's spellings, or a negated list: argparse takes some of these for options.
+_NEGATIVE = re.compile(r"-(\.?\d|inf|nan|\[|\()")
+_OWN_PLACE = re.compile(r"  where: .*(\bfunctrace(\.exe)?|__main__\.py|<frozen runpy>):\d+ in ")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -150,13 +156,14 @@ def _progress_bar(done: int, total: int, label: str) -> None:
 def run_modes(options: argparse.Namespace) -> int:
     """`functrace modes`: the modes of a derivative side by side."""
     _check_places(options.json, options.html, options.plot)
-    function = inspect.load_function(options.function)
+    point = [*map(_point, options.at)]
+    function = _load(options, point)
     derivative = "hessian" if options.hessian else "jacobian"
     compared = inspect.modes.compare(
         function, derivative, options.argnum, rounds=options.rounds, progress=_progress_bar
     )
     try:
-        found = compared(*map(_point, options.at))
+        found = compared(*point)
     finally:
         if sys.stderr.isatty():
             sys.stderr.write("\r\x1b[K")
@@ -169,11 +176,27 @@ def run_modes(options: argparse.Namespace) -> int:
     return 0
 
 
+def _load(options: argparse.Namespace, point: Sequence[Any]) -> Any:
+    """The function that the command line names, which takes as many arguments as it gives."""
+    function = inspect.load_function(options.function)
+    try:
+        signature(function).bind(*point)
+    except TypeError as error:
+        raise errors.ArgumentError(
+            f"{options.function} does not take these arguments: {error}",
+            got=f"--at {' '.join(options.at)}",
+            remedy="give one value per argument of the function",
+        ) from None
+    except ValueError:  # a built-in function without signature
+        pass
+    return function
+
+
 def run_trace(options: argparse.Namespace) -> int:
     """`functrace trace`: a trace table."""
     point = inspect.parse_values(options.at)
     tangents = None if options.tangents is None else inspect.parse_values(options.tangents)
-    function = inspect.load_function(options.function)
+    function = _load(options, point)
     table = inspect.trace_table(function)(*point, mode=options.mode, tangents=tangents, digits=options.digits)
     print(getattr(table, options.format)())
     return 0
@@ -182,8 +205,9 @@ def run_trace(options: argparse.Namespace) -> int:
 def run_draw(options: argparse.Namespace) -> int:
     """`functrace draw`: a computational graph."""
     _check_places(options.output)
-    drawing = inspect.draw(inspect.load_function(options.function))(
-        *inspect.parse_values(options.at),
+    point = inspect.parse_values(options.at)
+    drawing = inspect.draw(_load(options, point))(
+        *point,
         values=options.values,
         derivatives=options.derivatives,
         expand=options.expand,
@@ -234,11 +258,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 for success, 1 for a failure, 2 for a wrong command line.
     """
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args([f" {word}" if _NEGATIVE.match(word) else word for word in words])
     try:
         return options.run(options)
     except errors.FunctraceError as error:
-        print(f"functrace: {error}", file=sys.stderr)
+        # The place of an error is this program's own where the user's function has no part in it.
+        lines = [line for line in str(error).splitlines() if not _OWN_PLACE.match(line)]
+        print("functrace: " + "\n".join(lines), file=sys.stderr)
         return 1
     except BrokenPipeError:  # the reader, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -11,6 +11,9 @@ import numpy as np
 from functrace import tree
 from functrace.control.callbacks import debug_callback
 from functrace.core.types import canonicalize
+from functrace.errors import InputError
+from functrace.transforms._flatten import check_functions
+from functrace.util import user_line
 
 __all__ = ["callback", "print"]
 
@@ -32,6 +35,7 @@ def callback(callback: Callable[..., Any], *args: Any, ordered: bool = False, **
         >>> functrace.grad(f)(3.0), seen
         (np.float64(6.0), [3.0])
     """
+    check_functions("debug.callback", callback=callback)
     leaves, in_tree = tree.flatten((args, kwargs))
 
     def run(*values: Any) -> None:
@@ -58,4 +62,11 @@ def print(fmt: str, *args: Any, ordered: bool = False, **kwargs: Any) -> None:
         x is 3.0
         np.float64(6.0)
     """
+    if not isinstance(fmt, str):
+        raise InputError(
+            "debug.print takes a format string first",
+            where=user_line(),
+            got=type(fmt).__name__,
+            remedy='write debug.print("x = {}", x)',
+        )
     callback(lambda *a, **k: builtins.print(fmt.format(*a, **k)), *args, ordered=ordered, **kwargs)

@@ -33,11 +33,11 @@ from functrace.core.series import coefficient_of as coefficient_of
 from functrace.core.series import product_coefficient as product_coefficient
 from functrace.core.types import ShapedArray as ShapedArray
 from functrace.core.types import aval_of as aval_of
+from functrace.primitives.bilinear import bilinear as bilinear
 from functrace.primitives.elementwise import zero_of as zero_of
-from functrace.primitives.families import bilinear as bilinear
 from functrace.primitives.families import broadcast as broadcast
 from functrace.primitives.families import elementwise as elementwise
-from functrace.primitives.families import linear as linear
 from functrace.primitives.families import reduce_sum as reduce_sum
 from functrace.primitives.families import reshape as reshape
+from functrace.primitives.linear import linear as linear
 from functrace.primitives.shape import zeros as zeros

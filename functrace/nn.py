@@ -13,7 +13,7 @@ import numpy as np
 
 from functrace.errors import ShapeError
 from functrace.numpy._axes import as_index, normalize_axis, reduction_axes
-from functrace.numpy._promotion import as_array, broadcast_operands, broadcast_to, cast, checked_dtype
+from functrace.numpy._promotion import as_array, broadcast_operands, broadcast_to, cast, checked_dtype, reals
 from functrace.primitives import elementwise as p
 from functrace.primitives import reduction, special
 from functrace.primitives.families import reduce_sum, reshape
@@ -35,6 +35,15 @@ def _floats(x: Any) -> Any:
     """The array, integers and booleans as float64."""
     value = as_array(x)
     return cast(value, _FLOAT64) if value.dtype.kind in "biu" else value
+
+
+def _reals(function: str, x: Any) -> Any:
+    """`_floats` of an array that is not complex.
+
+    Raises:
+        DTypeError: it is.
+    """
+    return reals(f"functrace.nn.{function}", _floats(x))
 
 
 def _masked(x: Any, where: Any) -> Any:
@@ -144,7 +153,7 @@ def sigmoid(x: Any) -> Any:
         >>> sigmoid(0.0)
         np.float64(0.5)
     """
-    return special.expit(_floats(x))
+    return special.expit(_reals("sigmoid", x))
 
 
 def log_sigmoid(x: Any) -> Any:
@@ -154,7 +163,7 @@ def log_sigmoid(x: Any) -> Any:
         >>> log_sigmoid(-800.0)
         np.float64(-800.0)
     """
-    return special.log_expit(_floats(x))
+    return special.log_expit(_reals("log_sigmoid", x))
 
 
 def softplus(x: Any) -> Any:
@@ -164,7 +173,7 @@ def softplus(x: Any) -> Any:
         >>> softplus(800.0)
         np.float64(800.0)
     """
-    value = _floats(x)
+    value = _reals("softplus", x)
     return p.neg(special.log_expit(p.neg(value)))
 
 
@@ -175,7 +184,7 @@ def silu(x: Any) -> Any:
         >>> silu(0.0)
         np.float64(0.0)
     """
-    value = _floats(x)
+    value = _reals("silu", x)
     return p.mul(value, special.expit(value))
 
 
@@ -189,7 +198,7 @@ def mish(x: Any) -> Any:
         >>> mish(0.0)
         np.float64(0.0)
     """
-    value = _floats(x)
+    value = _reals("mish", x)
     return p.mul(value, p.tanh(softplus(value)))
 
 
@@ -223,6 +232,7 @@ def hard_tanh(x: Any) -> Any:
         np.float64(1.0)
     """
     value = as_array(x)
+    value = _floats(value) if value.dtype.kind == "b" else value
     one = value.dtype.type(1)
     low = p.select(p.less_equal(value, -one), -one, value)
     return p.select(p.greater_equal(value, one), one, low)
@@ -284,7 +294,7 @@ def glu(x: Any, axis: int = -1) -> Any:
         >>> glu(np.array([4.0, 0.0]))
         array([2.])
     """
-    value = _floats(x)
+    value = _reals("glu", x)
     place = normalize_axis(axis, len(value.shape))
     if value.shape[place] % 2:
         raise ShapeError(
@@ -397,10 +407,14 @@ def _weighted(x: Any, b: Any, axes: tuple[int, ...], signed: bool) -> tuple[Any,
     """log(|sum(b exp(x))|), NaN where the sum is negative unless `signed`, and the sum's sign."""
     dtype = np.result_type(x.dtype, b.dtype)
     x, b = cast(x, dtype), cast(b, dtype)
-    dead = p.equal(b, p.zero_of(b))
-    x = p.select(dead, dtype.type(-np.inf), x)
-    peak = _finite_peak(x, axes)
-    total = reduce_sum(p.mul(b, p.exp(p.sub(x, spread(peak, x.shape, axes)))), axes=axes)
+    nothing, weightless = dtype.type(-np.inf), p.equal(b, p.zero_of(b))
+    peak = _finite_peak(p.select(weightless, nothing, x), axes)
+    # Where the exponential is finite a weight of 0 has a derivative.
+    shifted = p.sub(x, spread(peak, x.shape, axes))
+    height = p.real(shifted) if dtype.kind == "c" else shifted
+    finite = p.less(height, height.dtype.type(np.log(np.finfo(dtype).max)))
+    dead = p.logical_and(weightless, p.logical_not(finite))
+    total = reduce_sum(p.mul(b, p.exp(p.select(dead, nothing, shifted))), axes=axes)
     size = p.abs_(total) if signed else total
     return p.add(p.log(size), p.real(peak) if size.dtype != peak.dtype else peak), np.sign(total)
 
@@ -427,6 +441,8 @@ def one_hot(x: Any, num_classes: int, *, dtype: Any = float, axis: int = -1) -> 
                [0., 0., 1.]])
     """
     value = as_array(x)
+    if value.dtype.kind in "biu" and value.dtype.itemsize < 8:  # which may not hold all classes
+        value = cast(value, np.dtype(np.int64))
     count, place = as_index(num_classes, "num_classes"), normalize_axis(axis, len(value.shape) + 1)
     spot = reshape(value, shape=(*value.shape[:place], 1, *value.shape[place:]))
     classes = np.arange(count, dtype=value.dtype).reshape((-1,) + (1,) * (len(value.shape) - place))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from functrace.backend import llvm
-from functrace.backend.dispatcher import Argument, Output, Signature
+from functrace.backend.signatures import Argument, Output, Signature
 
 HEAD = """define i64 @{name}(ptr %pointers) {{
 entry:

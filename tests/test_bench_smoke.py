@@ -35,7 +35,7 @@ def test_suite_runs(suite, tmp_path):
     assert all(scenario in done.stdout for scenario in scenarios)
 
 
-@pytest.mark.parametrize("suite", ["choice", "coloring", "ipopt", "memory", "suite"])
+@pytest.mark.parametrize("suite", ["choice", "coloring", "ipopt", "memory", "rates", "suite"])
 def test_suites_with_options_of_their_own_are_reached(suite):
     done = subprocess.run([sys.executable, "-m", "bench", suite, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--smoke" in done.stdout, done.stderr

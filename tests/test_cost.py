@@ -327,3 +327,32 @@ def test_quantities_read_well():
 def test_by_something_else_is_refused():
     with pytest.raises(ArgumentError, match="by line"):
         cost(np.sin, by="file")
+
+
+RESHAPED = {
+    "tile": lambda x: np.tile(x, (3, 2)),
+    "repeat": lambda x: np.repeat(x, 3, axis=1),
+    "repeat all": lambda x: np.repeat(x, 2),
+    "reshape": lambda x: x.T.reshape(-1),
+}
+
+
+@pytest.mark.parametrize("function", RESHAPED.values(), ids=RESHAPED)
+def test_copies_by_reshaping_are_results_as_they_are(function):
+    assert cost(function)(MATRIX).peak == pytest.approx(measured_peak(function, MATRIX), rel=0.01)
+    result = ft.vmap(function)(MATRIX[None])
+    result[...] = 0.0
+    assert np.count_nonzero(MATRIX) > MATRIX.size // 2
+
+
+def test_results_share_nothing_with_anybody():
+    """Views of what another result or the caller holds are copied, be they as large as their base."""
+    held = np.arange(6.0)
+    folded = lambda x: x.reshape(3, 2).T.reshape(-1)  # noqa: E731
+    twice = lambda x: (folded(x), folded(x))  # noqa: E731
+    for function in (lambda x: x.reshape(2, 3), lambda x: (x.reshape(2, 3), x), folded, twice):
+        for call in (ft.vmap(lambda x, f=function: f(x)), lambda x, f=function: ft.jvp(f, (x[0],), (x[0],))):
+            results = ft.tree.leaves(call(held[None]))
+            for k, result in enumerate(results):
+                assert not np.shares_memory(result, held)
+                assert not any(np.shares_memory(result, other) for other in results[:k])

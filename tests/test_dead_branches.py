@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import functrace
+import functrace.numpy as fnp
+from functrace import lax
 
 X = np.array([0.0, -1.0, 2.0])
 A = np.array([[1.0, 2.0, 0.5], [0.3, -1.0, 4.0], [1.0, 1.0, 1.0]])
@@ -60,3 +62,72 @@ def test_a_taken_infinity_is_not_hidden():
         x = np.array([0.0, 4.0, 9.0])
         assert np.isinf(functrace.grad(lambda x: np.where(x >= 0, np.sqrt(x), 0.0).sum())(x)[0])
         assert not np.isfinite(functrace.grad(lambda x: np.where(x < 1, A @ np.sqrt(x), 0.0).sum())(x)[0])
+
+
+@functrace.custom_vjp
+def _doubled(x):
+    return 2.0 * x
+
+
+_doubled.defvjp(lambda x: (2.0 * x, None), lambda _, bar: (2.0 * bar,))
+
+B = np.array([[2.0, 0.5, -1.0], [0.3, 3.0, 0.2], [1.0, -1.0, 4.0]])
+SCALE = np.array([2.0, 3.0, -1.5])
+# Linear operations; behind each of them reverse mode knows dead elements by their value at most.
+LINEAR = {
+    "matrix product": lambda x: A @ x,
+    "contraction": lambda x: np.einsum("ij,kj->ik", A, x[None] * np.ones((2, 1))).sum(1),
+    "solve": lambda x: np.linalg.solve(B, x),
+    "triangular solve": lambda x: functrace.scipy.linalg.solve_triangular(B, x, lower=True),
+    "fft": lambda x: np.real(np.fft.fft(x)),
+    "convolution": lambda x: np.convolve(x, np.array([1.0, 0.5]), "same"),
+    "recurrence": lambda x: lax.scan(lambda c, y: (0.5 * c + y, 0.5 * c + y), 0.0, x)[1],
+    "scan": lambda x: lax.scan(lambda c, row: (c, row @ c), x, A)[1],
+    "cond": lambda x: lax.cond(x[0] < 5.0, lambda x: A @ x, lambda x: x, x),
+    "jit": functrace.jit(lambda x: A @ x),
+    "checkpoint": functrace.checkpoint(lambda x: A @ x),
+    "custom_vjp": _doubled,
+    "rows": lambda x: fnp.stack(list(fnp.unstack(x))[::-1]) if hasattr(fnp, "unstack") else x[::-1],
+    "cumsum": np.cumsum,
+    "mean": lambda x: x - np.mean(x),
+    "gather": lambda x: fnp.array(x)[np.array([2, 2, 0])],
+}
+
+
+def huber(r):
+    """The cotangent of r is zero at r = 0, its derivative is not."""
+    return np.where(np.abs(r) < 1.0, 0.5 * r * r, np.abs(r) - 0.5).sum()
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_a_cotangent_that_is_zero_here_has_a_derivative(name):
+    """Losses at an exact fit: J'J is the Hessian, whichever way it is computed."""
+    op = LINEAR[name]
+
+    def f(x):
+        return huber(op(x * SCALE))
+
+    x = np.zeros(3)
+    jacobian = np.stack([op(e * s) for e, s in zip(np.eye(3), SCALE, strict=True)], axis=1)
+    modes = ("fwd-rev", "rev-rev") if name == "custom_vjp" else ("fwd-rev", "rev-rev", "rev-fwd", "fwd-fwd")
+    for mode in modes:
+        second = functrace.hessian(f, mode=mode)
+        np.testing.assert_allclose(second(x), jacobian.T @ jacobian, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(functrace.jit(second)(x), jacobian.T @ jacobian, rtol=1e-12, atol=1e-12)
+        batch = functrace.vmap(second)(np.stack([x, x + 0.01]))
+        np.testing.assert_allclose(batch[0], jacobian.T @ jacobian, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(functrace.hvp(f, x, X), jacobian.T @ (jacobian @ X), rtol=1e-12, atol=1e-12)
+
+
+def test_derivatives_of_third_order_where_those_of_second_order_vanish():
+    def f(x):
+        r = A @ (x * SCALE)
+        return np.where(r < 1.0, r**3, r).sum()
+
+    x = np.zeros(3)
+    jacobian = A * SCALE
+    expected = 6.0 * np.einsum("ri,rj,rk->ijk", jacobian, jacobian, jacobian)
+    for first in (functrace.jacfwd, functrace.jacrev):
+        for second in (functrace.jacfwd, functrace.jacrev):
+            for third in (functrace.jacfwd, functrace.jacrev):
+                np.testing.assert_allclose(third(second(first(f)))(x), expected, atol=1e-12)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from functrace.backend import dispatcher as module
-from functrace.backend.dispatcher import Argument, Output, Signature, make_dispatcher, native_refusal
+from functrace.backend.dispatcher import make_dispatcher, native_refusal
+from functrace.backend.signatures import Argument, Output, Signature
 from functrace.errors import ArgumentError, DTypeError
 from tests.dispatch_kernels import copying, load, output_like
 
@@ -479,7 +480,8 @@ def test_calls_while_the_interpreter_shuts_down():
 import os
 import sys
 import numpy as np
-from functrace.backend.dispatcher import Argument, Output, Signature, make_dispatcher
+from functrace.backend.dispatcher import make_dispatcher
+from functrace.backend.signatures import Argument, Output, Signature
 from tests.dispatch_kernels import copying, load
 signature = Signature((Argument.array(float, (3,)),), (Output.array(float, (3,)),))
 code = load([copying("kernel", signature, (0,))])

@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from functrace.backend.dispatcher import Argument, Signature, make_dispatcher, native_refusal
+from functrace.backend.dispatcher import make_dispatcher, native_refusal
+from functrace.backend.signatures import Argument, Signature
 from tests.dispatch_kernels import copying, load, output_like
 
 ROOT = Path(__file__).parents[1]

@@ -9,6 +9,7 @@ import pytest
 
 import functrace as ft
 from functrace import grad, hessian, jacfwd, jacrev, jit, jvp, lax, linearize, make_jaxpr, vjp, vmap
+from functrace.backend import executable as executable_module
 from functrace.core.ir import check_jaxpr
 from functrace.errors import AbstractValueError, LeakedTracerError, NonHashableError
 from functrace.interpreters.simplify import simplify
@@ -265,3 +266,24 @@ def test_a_jitted_branch_not_taken_contributes_nothing():
     with np.errstate(divide="ignore", invalid="ignore"):
         for derivative in (grad(guarded), jacfwd(guarded), jit(grad(guarded))):
             assert derivative(0.0) == 2.0
+
+
+@pytest.mark.parametrize("stage", ["prepare", "compile_module"])
+def test_a_mistake_of_the_compiler_is_a_warning_and_an_eager_result(stage, monkeypatch):
+    def broken(*args):
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(executable_module, stage, broken)
+    f = ft.jit(lambda x: np.sin(x) * 2.5 - x)
+    x = np.linspace(0.0, 1.0, 5)
+    with pytest.warns(ft.errors.CompilationWarning, match="report this as a bug"):
+        np.testing.assert_allclose(f(x), np.sin(x) * 2.5 - x)
+    assert "a mistake" in f.lower(x).as_text("schedule")
+
+
+@pytest.mark.parametrize("options", [{"static_argnums": 2}, {"static_argnums": (0, -4)}, {"static_argnames": "m"}])
+def test_static_arguments_that_the_function_does_not_have(options):
+    with pytest.raises(ft.errors.ArgumentError, match="does not have") as caught:
+        jit(lambda x, n: x, **options)
+    assert "where: tests/test_jit.py" in str(caught.value)
+    assert jit(lambda *xs, **named: xs[0], **options)(1.0, 2.0, 3.0) == 1.0  # which may have them

@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 import functrace
 import functrace.testing
 from functrace.backend import kernels
-from functrace.primitives import _fast, _kernels, decompositions, families, indexing, linalg, reduction, scatter
+from functrace.primitives import (
+    _fast,
+    _kernels,
+    cumulative,
+    decompositions,
+    families,
+    indexing,
+    linalg,
+    reduction,
+    scatter,
+)
 
 SPECIAL = np.array([np.nan, np.inf, -np.inf, -0.0, 0.0, 1.0, -1.0, 1e308, -1e308, 5e-324])
 
@@ -202,7 +212,7 @@ CUMULATIVE = ("cumsum", "cumprod", "cummax", "cummin")
 def test_cumulative(name, shape, dtype, reverse, both, rng):
     x = draw(rng, shape, dtype)
     used = [name] if dtype in ("float64", "float32", "int64", "int32") and x.size else []
-    primitive = getattr(reduction, name)
+    primitive = getattr(cumulative, name)
     assert_same_bits(both(lambda: primitive.impl(x, axis=len(shape) - 1, reverse=reverse), *used))
     assert_same_bits(both(lambda: primitive.impl(x, axis=0, reverse=reverse)))
 
@@ -210,7 +220,7 @@ def test_cumulative(name, shape, dtype, reverse, both, rng):
 @pytest.mark.parametrize("name", CUMULATIVE)
 def test_cumulative_of_special_values(name, both):
     x = np.array([[first, second, 1.0] for first in SPECIAL for second in SPECIAL])
-    assert_same_bits(both(lambda: getattr(reduction, name).impl(x, axis=1, reverse=False), name))
+    assert_same_bits(both(lambda: getattr(cumulative, name).impl(x, axis=1, reverse=False), name))
 
 
 @pytest.mark.parametrize("reverse", [False, True])
@@ -220,7 +230,7 @@ def test_linear_recurrence(shape, axis, dtype, reverse, both, rng):
     a, b = draw(rng, shape, dtype), draw(rng, shape, dtype)
     a = np.where(rng.random(shape) < 0.2, 0, a).astype(dtype)
     used = ["linear_recurrence"] if dtype != "complex128" and a.size else []
-    call = lambda: reduction.linear_recurrence.impl(a, b, axis=axis, reverse=reverse)  # noqa: E731
+    call = lambda: cumulative.linear_recurrence.impl(a, b, axis=axis, reverse=reverse)  # noqa: E731
     assert_same_bits(both(call, *used))
 
 
@@ -405,9 +415,9 @@ assert "numba" not in sys.modules
 MANY = """
 import sys, time, numpy as np, functrace
 from functrace.backend import kernels
-from functrace.primitives import _kernels, reduction
+from functrace.primitives import _kernels, cumulative
 a, b = np.linspace(0.5, 1.0, 100000), np.ones(100000)
-run = lambda: reduction.linear_recurrence.impl(a, b, axis=0, reverse=False)
+run = lambda: cumulative.linear_recurrence.impl(a, b, axis=0, reverse=False)
 expected = run()
 for _ in range(200):
     assert (run() == expected).all()

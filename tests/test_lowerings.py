@@ -18,7 +18,17 @@ from functrace.backend.executable import Executable
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray, aval_of
 from functrace.interpreters.staging import stage
-from functrace.primitives import convolution, elementwise, indexing, random, reduction, scatter, shape, special
+from functrace.primitives import (
+    convolution,
+    cumulative,
+    elementwise,
+    indexing,
+    random,
+    reduction,
+    scatter,
+    shape,
+    special,
+)
 from tests.cases import own_primitives
 
 NUMBERS = (
@@ -194,11 +204,11 @@ def test_cumulative(name: str, where: tuple[int, ...]) -> None:
     x = (2 * rng.normal(size=where)).astype(name)
     if x.dtype.kind in "f" and x.size:
         x.flat[rng.integers(0, x.size, 3)] = [np.inf, np.nan, -0.0]
-    kinds = [reduction.cumsum, reduction.cumprod]
+    kinds = [cumulative.cumsum, cumulative.cumprod]
     if x.dtype.kind != "c":
-        kinds += [reduction.cummax, reduction.cummin]
+        kinds += [cumulative.cummax, cumulative.cummin]
     if x.dtype.kind == "f":
-        kinds += [reduction.cumlogsumexp]
+        kinds += [cumulative.cumlogsumexp]
 
     def all_of(x: Any) -> list[Any]:
         ways = [(axis, reverse) for axis in range(len(where)) for reverse in (False, True)]
@@ -224,10 +234,10 @@ def test_recurrences_with_what_is_around_them(where: tuple[int, ...]) -> None:
         for axis in range(len(where)):
             for reverse in (False, True):
                 joined = shape.concatenate(a, b, axis=axis)
-                found.append(reduction.linear_recurrence(a, b, axis=axis, reverse=reverse))
-                found.append(2 * reduction.cumsum(elementwise.sin(joined), axis=axis, reverse=reverse) + 1)
-                inner = reduction.cumsum(b, axis=axis, reverse=False)
-                found.append(reduction.linear_recurrence(elementwise.tanh(a), inner, axis=axis, reverse=reverse))
+                found.append(cumulative.linear_recurrence(a, b, axis=axis, reverse=reverse))
+                found.append(2 * cumulative.cumsum(elementwise.sin(joined), axis=axis, reverse=reverse) + 1)
+                inner = cumulative.cumsum(b, axis=axis, reverse=False)
+                found.append(cumulative.linear_recurrence(elementwise.tanh(a), inner, axis=axis, reverse=reverse))
                 found.append(reduction.reduce_sum(a * b, axes=(axis,)))
         return found
 
@@ -437,7 +447,7 @@ def test_what_is_compiled_does_not_go_through_python() -> None:
 
     def all_of(x: Any, rows: Any) -> list[Any]:
         shares = reduction.softmax(x, axes=(0,), undefined=False)
-        grown = reduction.cumsum(special.gammaln(x) + special.zeta(2 + x, x), axis=0, reverse=True)
+        grown = cumulative.cumsum(special.gammaln(x) + special.zeta(2 + x, x), axis=0, reverse=True)
         return [
             indexing.scatter_add(grown, rows, shares, axes=(0,), unique=False),
             elementwise.convert(reduction.argmax(operator.mul(grown, x), axis=0), dtype=np.dtype(np.int8)),

@@ -19,8 +19,9 @@ from functrace.inspect import modes
 from functrace.interpreters.cost import jaxpr_cost
 from functrace.interpreters.linearize import linearize
 from functrace.transforms import _choice, jacobians
-from functrace.transforms._choice import Price, Product, Sweep, _bracket, _sweep_seconds, choose
+from functrace.transforms._choice import Product, Sweep, _bracket, choose
 from functrace.transforms._flatten import FlatFunction
+from functrace.transforms._prices import Price, product_seconds, sweep_seconds
 from functrace.transforms._waist import between, narrowest_cuts, width
 
 RNG = np.random.default_rng(20261123)
@@ -134,8 +135,8 @@ def test_two_waists_are_seen_by_their_widths():
 
 def price_of_tree(tree, widths, prices):
     if isinstance(tree, Sweep):
-        return _sweep_seconds(tree.mode, tree.start, tree.stop, widths, prices)
-    product = _choice._product_seconds(widths[tree.stop], widths[tree.early.stop], widths[tree.start])
+        return sweep_seconds(tree.mode, tree.start, tree.stop, widths, prices)
+    product = product_seconds(widths[tree.stop], widths[tree.early.stop], widths[tree.start])
     return price_of_tree(tree.early, widths, prices) + price_of_tree(tree.late, widths, prices) + product
 
 
@@ -153,7 +154,8 @@ def test_the_bracketing_is_the_cheapest_of_all(seed):
     widths = [int(n) for n in rng.integers(1, 2000, 5)]
     prices = [Price(1e-4, 1e-4, float(p)) for p in rng.uniform(1e-7, 1e-4, 4)]
     best = min(price_of_tree(tree, widths, prices) for tree in all_trees(0, 4))
-    assert _bracket(widths, prices).seconds == pytest.approx(best)
+    seconds = lambda mode, start, stop: sweep_seconds(mode, start, stop, widths, prices)  # noqa: E731
+    assert _bracket(widths, seconds).seconds == pytest.approx(best)
 
 
 def plan_of(f, x):
@@ -525,3 +527,34 @@ def test_the_benches_run(bench, tmp_path, capsys):
     assert bench.main(["--smoke", "--json", str(target)]) == 0
     assert "|" in capsys.readouterr().out
     assert json.loads(target.read_text())["rows"]
+
+
+# choices in programs being compiled
+
+
+def modes_chosen(monkeypatch, function, x):
+    """The modes chosen by NumPy calls and in a program that is compiled, in this order."""
+    found = []
+    form = _choice.form
+
+    def spy(*args):
+        made = form(*args)
+        found.append(made[0].mode)
+        return made
+
+    monkeypatch.setattr(jacobians, "form", spy)
+    eager = ft.jacobian(function)(x)
+    close(ft.jit(ft.jacobian(function))(x), eager)
+    return tuple(found)
+
+
+def test_a_program_being_compiled_is_priced_as_machine_code(monkeypatch):
+    w = RNG.normal(size=(40, 40)) / 6
+    # A loop under NumPy costs by its steps, whatever the directions; in machine code by the directions.
+    steps = lambda x: lax.scan(lambda h, _: (np.tanh(w @ h), h[0]), x, None, length=10)[1]  # noqa: E731
+    assert modes_chosen(monkeypatch, steps, np.ones(40)) == ("forward", "reverse")
+    # What reverse mode solves for is constant, so that tracing does.
+    solved = w + 8 * np.eye(40)
+    assert modes_chosen(monkeypatch, lambda b: np.linalg.solve(solved, np.sin(b)), np.ones(40))[1] == "reverse"
+    # Calls cost nothing there, so that a product pays at small waists too.
+    assert modes_chosen(monkeypatch, waisted(40, 2, 40, 12), np.ones(40))[1] == "split"

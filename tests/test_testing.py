@@ -10,7 +10,8 @@ from functrace.core import primitive as registry
 from functrace.core.primitive import Primitive
 from functrace.core.types import ShapedArray
 from functrace.primitives.elementwise import cos, mul, sin, square
-from functrace.primitives.families import add, broadcast, elementwise, linear, reduce_sum
+from functrace.primitives.families import add, broadcast, elementwise, reduce_sum
+from functrace.primitives.linear import linear
 from functrace.testing import (
     Case,
     RuleError,

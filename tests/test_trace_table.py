@@ -301,7 +301,8 @@ def test_formulas_keep_their_meaning():
                     text = re.sub(
                         rf"(?<![\w']){re.escape(name)}(?!\w|[\u0300-\u036f])", f"({float(known[name])!r})", text
                     )
-                read = eval(text, {"np": np, "where": np.where, **names})
+                words = {n: getattr(np, n) for n in ("where", "logical_and", "logical_not")}
+                read = eval(text, {"np": np, **words, **names})
                 np.testing.assert_allclose(read, cell.value, rtol=1e-12, atol=1e-12, err_msg=cell.formula)
         np.testing.assert_allclose(table.value(table.rows[-1]), value)
 

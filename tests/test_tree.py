@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 
 from functrace import tree
 from functrace.errors import NonHashableError, RegistrationError, TreeError
+from functrace.tree import nodes as node_kinds
+from functrace.tree import treedef as treedefs
 
 
 class Point(NamedTuple):
@@ -338,17 +340,18 @@ def test_registration_overrides_what_was_automatic():
 
 def test_structure_of_an_unregistered_class_cannot_be_unpickled(monkeypatch):
     data = pickle.dumps(tree.structure(Frozen(0)))
-    monkeypatch.setitem(tree._KINDS, Frozen, None)
+    monkeypatch.setitem(node_kinds.KINDS, Frozen, None)
     with pytest.raises(TreeError, match="register the class before unpickling"):
         pickle.loads(data)
 
 
 def test_tables_stop_growing(monkeypatch):
-    monkeypatch.setattr(tree, "_LIMIT", 0)
-    kinds, structures = len(tree._KINDS), len(tree._INTERNED)
+    monkeypatch.setattr(node_kinds, "LIMIT", 0)
+    monkeypatch.setattr(treedefs, "LIMIT", 0)
+    kinds, structures = len(node_kinds.KINDS), len(treedefs._INTERNED)
     leaf = type("Unseen", (), {})()
     assert tree.flatten([{"unseen key": leaf}]) == ([leaf], tree.structure([{"unseen key": 0}]))
-    assert (len(tree._KINDS), len(tree._INTERNED)) == (kinds, structures)
+    assert (len(node_kinds.KINDS), len(treedefs._INTERNED)) == (kinds, structures)
 
 
 # Functions of trees

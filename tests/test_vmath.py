@@ -225,6 +225,41 @@ def test_error_is_at_most_two_ulps_on_many_numbers(name, bits, seed):
         assert_within_two_ulps(name, level, operands, exact, form)
 
 
+def worst_of_many(name, bits, level, count, seed):
+    """Of many numbers of every size, those whose results are farthest off by extended precision."""
+    rng = np.random.default_rng(seed)
+    scales = 2.0 ** np.arange(-14, 11)
+    x = np.concatenate([scales[:, None] * rng.uniform(1, 2, (scales.size, count)), rng.uniform(0.7, 1.5, (9, count))])
+    x = np.concatenate([x.ravel(), -x.ravel()]).astype(DTYPES[bits])
+    with np.errstate(all="ignore"):
+        exact = getattr(np, name)(x.astype(np.longdouble))
+        off = np.abs(apply(name, x, target=llvm.target(level)) - exact) / np.spacing(np.abs(exact.astype(x.dtype)))
+    off[~np.isfinite(off)] = 0.0
+    return x[np.argsort(off)[-10:]]
+
+
+SAMPLED = [n for n, f in FUNCTIONS.items() if f.arity == 1 and isinstance(getattr(np, n, None), np.ufunc)]
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="no extended precision here")
+@pytest.mark.parametrize("bits", DTYPES)
+@pytest.mark.parametrize("name", SAMPLED)
+def test_error_is_at_most_two_ulps_where_it_is_largest(name, bits):
+    for level in LEVELS:
+        x = [worst_of_many(name, bits, level, 2_000, 1)]
+        assert_within_two_ulps(name, level, x, reference(name, x))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="no extended precision here")
+@pytest.mark.parametrize("bits", DTYPES)
+@pytest.mark.parametrize("name", SAMPLED)
+def test_error_is_at_most_two_ulps_where_it_is_largest_of_millions(name, bits):
+    for level, seed in itertools.product(LEVELS, range(3)):
+        x = [worst_of_many(name, bits, level, 100_000, seed)]
+        assert_within_two_ulps(name, level, x, reference(name, x))
+
+
 def test_ulps_finds_what_is_planted():
     high, low = np.array([1.0, 1.0, np.inf, np.nan, 0.0, 1.0, np.inf]), np.array([0.0, 2.0**-54, 0, 0, 0, 0, 0])
     result = np.array([1.0 + 2.0**-52, 1.0, -np.inf, 0.0, 5e-324, np.nan, np.finfo(float).max])

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from functrace.backend import llvm
+from functrace.util import switched_on
 
 __all__ = [
     "LIMIT",
@@ -205,7 +206,7 @@ def directory() -> str | None:
 
 def _refusal() -> str | None:
     """Why nothing may be cached, as far as it can be known without looking at the disk."""
-    if os.environ.get("FUNCTRACE_CACHE", "").strip().lower() in ("0", "off", "no", "false"):
+    if not switched_on("FUNCTRACE_CACHE", True):
         return "FUNCTRACE_CACHE switches it off"
     return _platform_refusal() or (None if _generator() else "functrace's sources changed, or are not in files")
 
@@ -472,6 +473,16 @@ def clear() -> int:
         return 0
 
 
+def _unmakeable(path: str) -> str | None:
+    """Why a directory that does not exist cannot be made, as far as it can be known without trying."""
+    above = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(above):
+        above = os.path.dirname(above)
+    if os.path.isdir(above) and os.access(above, os.W_OK | os.X_OK):
+        return None
+    return f"{path} cannot be made in {above}"
+
+
 def info() -> Info:
     """Where the cache is, whether it is used, and how large it is."""
     refusal = _refusal()
@@ -480,7 +491,8 @@ def info() -> Info:
             with _opened():
                 pass
         except FileNotFoundError:
-            refusal = None if directory() else "the user has no home directory"
+            path = directory()
+            refusal = _unmakeable(path) if path else "the user has no home directory"
         except (OSError, _Unsafe) as fault:
             refusal = str(fault)
     found = entries()

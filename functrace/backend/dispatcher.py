@@ -18,13 +18,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import operator
+import os
 import platform
 import sys
 import threading
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -35,139 +36,24 @@ from functrace.backend.dispatch_ir import (
     FIELDS,
     FUNCTIONS,
     RELEASE_GIL,
+    RELEASE_WORKSPACES,
     TABLE,
     TABLE_FUNCTION,
     TUPLE,
     dispatcher_ir,
 )
-from functrace.errors import ArgumentError, DTypeError
+from functrace.backend.signatures import NUMBERS, Argument, Output, Signature
 
-if TYPE_CHECKING:
-    from numpy.typing import DTypeLike
+__all__ = [
+    "Dispatcher",
+    "make_dispatcher",
+    "native_refusal",
+    "release_workspaces",
+]
 
-__all__ = ["Argument", "Dispatcher", "Output", "Signature", "make_dispatcher", "native_refusal"]
 
 Fallback = Callable[..., Any]
-
-_NUMPY_TYPES = (
-    *(np.bool, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32, np.uint64),
-    *(np.float16, np.float32, np.float64, np.complex64, np.complex128),
-)
-_DTYPES: dict[type[Any], np.dtype[Any]] = {kind: np.dtype(kind) for kind in _NUMPY_TYPES}
-_NUMBERS: dict[type[Any], np.dtype[Any]] = {kind: np.dtype(kind) for kind in (bool, int, float, complex)} | _DTYPES
-_ORDERLY = 0x0001 | 0x0100  # C contiguous and aligned
 _LARGEST = 1000  # arguments and outputs of a native call, whose pointers lie on the stack
-
-
-def _plain(dtype: DTypeLike) -> np.dtype[Any]:
-    """The one descriptor that NumPy itself gives new arrays of this dtype."""
-    given = np.dtype(dtype)
-    # C has several names for some integer types, and NumPy a descriptor for each.
-    plain = _DTYPES.get(np.dtype(given.str).type)
-    if plain is None or plain != given:
-        remedy = "use booleans, integers, floats or complex numbers of up to 16 bytes in the machine's byte order"
-        raise DTypeError("a kernel cannot take or give this dtype", got=repr(given), remedy=remedy)
-    return plain
-
-
-def _plain_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    plain = tuple(int(length) for length in shape)
-    if not all(0 <= length < 2**63 for length in plain):
-        raise ArgumentError("lengths of axes are not negative, and below 2**63", got=f"shape {plain}")
-    return plain
-
-
-@dataclass(frozen=True, slots=True)
-class Argument:
-    """What an argument must be: an ndarray of exactly this dtype and shape, or a number of exactly this type.
-
-    Arrays must be C contiguous and aligned, and ndarrays proper, not of a subclass. A Python int must fit int64.
-    Make one by `Argument.array`, `Argument.number` or `Argument.of`.
-    """
-
-    kind: type[Any]
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-
-    @classmethod
-    def array(cls, dtype: DTypeLike, shape: Sequence[int]) -> Argument:
-        return cls(np.ndarray, _plain(dtype), _plain_shape(shape))
-
-    @classmethod
-    def number(cls, kind: type[Any]) -> Argument:
-        """`kind`: bool, int, float, complex, or a NumPy scalar type such as np.float64."""
-        if kind not in _NUMBERS:
-            raise DTypeError("not a type of numbers that a kernel can take", got=kind.__name__)
-        return cls(kind, _NUMBERS[kind], ())
-
-    @classmethod
-    def of(cls, value: Any) -> Argument | None:
-        """The description that `value` fits, or None if no kernel can take it as it is."""
-        kind = type(value)
-        if kind is np.ndarray:
-            found = cls(kind, _DTYPES.get(value.dtype.type, value.dtype), value.shape)
-        elif kind in _NUMBERS:
-            found = cls(kind, _NUMBERS[kind], ())
-        else:
-            return None
-        return found if found.accepts(value) else None
-
-    def accepts(self, value: Any) -> bool:
-        if type(value) is not self.kind:
-            return False
-        if self.kind is np.ndarray:
-            return (
-                value.shape == self.shape
-                and value.dtype.type in _DTYPES
-                and value.dtype == self.dtype
-                and value.flags.num & _ORDERLY == _ORDERLY
-            )
-        return self.kind is not int or -(2**63) <= value < 2**63
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A new array of this dtype and shape, or for `scalar` (shape ()) a NumPy scalar, as NumPy's own functions give."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    scalar: bool
-
-    @classmethod
-    def array(cls, dtype: DTypeLike, shape: Sequence[int]) -> Output:
-        return cls(_plain(dtype), _plain_shape(shape), False)
-
-    @classmethod
-    def number(cls, dtype: DTypeLike) -> Output:
-        return cls(_plain(dtype), (), True)
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a kernel takes and gives.
-
-    Args:
-        arguments: of each positional argument.
-        outputs: of each result.
-        as_tuple: give a tuple also for one output. Without outputs, or with several, it always is one.
-        workspace: bytes of memory that the kernel needs during the call.
-        release_gil: let other threads run Python meanwhile; costs 50 ns, so only for long work. (The portable
-            dispatcher keeps the lock.)
-    """
-
-    arguments: tuple[Argument, ...]
-    outputs: tuple[Output, ...]
-    as_tuple: bool = False
-    workspace: int = 0
-    release_gil: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.workspace < 2**62:
-            raise ArgumentError("a workspace has a size in bytes", got=f"{self.workspace}")
-
-    @property
-    def gives_tuple(self) -> bool:
-        return self.as_tuple or len(self.outputs) != 1
 
 
 class Dispatcher:
@@ -217,6 +103,21 @@ def make_dispatcher(
 def native_refusal() -> str | None:
     """Why the native dispatcher is not used here; None where it is."""
     return _native().refusal
+
+
+def release_workspaces() -> int:
+    """Lets go of the memory that is kept for the workspaces of calls to come; gives how many bytes it was."""
+    native = _native().type
+    return 0 if native is None else native._release()
+
+
+def _workspace_limit() -> int:
+    """The most bytes of workspaces that are kept: a sixteenth of the memory, at most a gigabyte."""
+    try:
+        physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**26
+    return int(min(max(physical // 16, 2**26), 2**30))
 
 
 # The portable implementation.
@@ -303,6 +204,7 @@ class _NativeBase(Dispatcher):
     native = True
     _fallback: Fallback
     _head: tuple[bytes, Any, Any] | None
+    _release: ClassVar[Callable[[], int]]
 
     def __new__(cls, fallback: Fallback) -> _NativeBase:
         self = super().__new__(cls)
@@ -425,7 +327,7 @@ def _check_layout() -> dict[str, int]:
         letters = ctypes.string_at(descriptor + FIELDS["descriptor_code"], 3).decode("latin-1")
         _expect(letters == dtype.kind + dtype.char + dtype.byteorder, "a dtype's letters")
         _expect(_read(descriptor + FIELDS["descriptor_code"] + 4, ctypes.c_int) == dtype.num, "a dtype's number")
-    for kind, dtype in _NUMBERS.items():
+    for kind, dtype in NUMBERS.items():
         _expect(np.dtype(kind) is dtype and np.empty(0, kind).dtype is dtype, "a dtype is not one object")
         if kind not in _KINDS:
             number = kind(1)
@@ -460,6 +362,7 @@ def _array_functions() -> dict[str, int]:
 def _build(code: llvm.Library, array_functions: dict[str, int]) -> type[_NativeBase]:
     """Fills the code's table and makes the class whose `__call__` the code is."""
     addresses = {"None": id(None), "True": id(True), "ndarray": id(np.ndarray)} | array_functions
+    addresses["workspace_limit"] = _workspace_limit()
     for name in FUNCTIONS.keys() - array_functions.keys():
         addresses[name] = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value or 0
     _expect(all(addresses[name] for name in TABLE), "a C function is missing")
@@ -468,7 +371,8 @@ def _build(code: llvm.Library, array_functions: dict[str, int]) -> type[_NativeB
 
     definition = _MethodDefinition(b"__call__", code.address(DISPATCH), _FASTCALL_KEYWORDS, None)
     # The class keeps its code: a dispatcher may outlive this module's globals when the interpreter shuts down.
-    namespace = {"__slots__": (), "__module__": __name__, "_code": (code, definition)}
+    release = staticmethod(ctypes.PYFUNCTYPE(ctypes.c_int64)(code.address(RELEASE_WORKSPACES)))
+    namespace = {"__slots__": (), "__module__": __name__, "_code": (code, definition), "_release": release}
     native = type("NativeDispatcher", (_NativeBase,), namespace)
     method = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object, ctypes.c_void_p)
     describe = method(("PyDescr_NewMethod", ctypes.pythonapi))

@@ -6,7 +6,6 @@ index out of range), runs as the flat Python function of the same program.
 
 from __future__ import annotations
 
-import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -25,13 +24,15 @@ from functrace.backend.compiler.program import (
     load_module,
     prepare,
 )
-from functrace.backend.dispatcher import Argument, Dispatcher, Output, Signature, make_dispatcher
+from functrace.backend.dispatcher import Dispatcher, make_dispatcher
 from functrace.backend.fingerprint import program_text
+from functrace.backend.signatures import Argument, Output, Signature
 from functrace.core.evaluate import python_function
 from functrace.core.ir import Jaxpr
 from functrace.core.trace import EVAL, reset_trace, set_trace
 from functrace.errors import CompilationWarning, DTypeError
-from functrace.util import without_collection
+from functrace.interpreters.contractions import identity
+from functrace.util import switched_on, without_collection
 
 __all__ = ["Executable", "compilation_disabled"]
 
@@ -41,7 +42,7 @@ _compiling = threading.RLock()
 
 def compilation_disabled() -> bool:
     """Whether the environment asks for no machine code."""
-    return os.environ.get("FUNCTRACE_DISABLE_JIT", "0") not in ("", "0")
+    return switched_on("FUNCTRACE_DISABLE_JIT", False)
 
 
 class Executable:
@@ -56,6 +57,8 @@ class Executable:
         self._given = jaxpr
         self._jaxpr: Jaxpr | None = None
         self.constants = [_owned(c, v.aval.dtype) for c, v in zip(constants, jaxpr.invars, strict=False)]
+        known = {v: identity(c) for v, c in zip(jaxpr.invars, self.constants, strict=False)}
+        self._identities = {v: kind for v, kind in known.items() if kind is not None}
         self.avals = [v.aval for v in jaxpr.invars[len(self.constants) :]]
         self.outputs: list[Output] = []
         self._module: Module | None = None
@@ -74,7 +77,10 @@ class Executable:
         if self._jaxpr is None:
             token = set_trace(EVAL)
             try:
-                self._jaxpr = prepare(self._given)
+                self._jaxpr = prepare(self._given, self._identities)
+            except Exception as error:
+                self._jaxpr = self._given
+                self._report(error)
             finally:
                 reset_trace(token)
         return self._jaxpr
@@ -94,7 +100,8 @@ class Executable:
             self._compile(None)
             return
         target = llvm.target()
-        key = disk_cache.key("traced program", text, str(target), str(len(self.constants)), symbols.blas_convention())
+        bound = [str(self._identities.get(v)) for v in self._given.invars[: len(self.constants)]]
+        key = disk_cache.key("traced program", text, str(target), ";".join(bound), symbols.blas_convention())
         found = disk_cache.load(key)
         if found is not None:
             try:
@@ -112,6 +119,8 @@ class Executable:
     def _compile(self, key: str | None) -> None:
         """Plans and compiles; the code is kept on disk under `key`, if there is one, else under its own text."""
         jaxpr = self.jaxpr
+        if self.refusal is not None:
+            return
         try:
             self.outputs = self._outputs()
             target = llvm.target()
@@ -129,13 +138,16 @@ class Executable:
         except (Unsupported, DTypeError) as refusal:
             self.refusal = str(refusal)
         except Exception as error:
-            self.refusal = f"{type(error).__name__}: {error}"
-            warnings.warn(
-                "a program could not be compiled and runs by NumPy calls instead; please report this as a bug of "
-                f"functrace, with the program and this line: {self.refusal.splitlines()[0][:300]}",
-                CompilationWarning,
-                stacklevel=2,
-            )
+            self._report(error)
+
+    def _report(self, error: Exception) -> None:
+        self.refusal = f"{type(error).__name__}: {error}"
+        warnings.warn(
+            "a program could not be compiled and runs by NumPy calls instead; please report this as a bug of "
+            f"functrace, with the program and this line: {self.refusal.splitlines()[0][:300]}",
+            CompilationWarning,
+            stacklevel=3,
+        )
 
     def evaluate(self, *values: Any) -> list[Any]:
         """Runs the program as NumPy calls."""

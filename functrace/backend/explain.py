@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from functrace.backend.compiler.nest import needed_nodes
 from functrace.backend.compiler.nodes import Node
+from functrace.backend.compiler.sinks import needed_nodes
 from functrace.backend.compiler.steps import CallStep, NestStep
 from functrace.backend.executable import Executable
 from functrace.core.ir import Eqn

@@ -40,7 +40,8 @@ def program_text(jaxpr: Jaxpr) -> str | None:
 
 class _Writer:
     def __init__(self) -> None:
-        self._numbers: dict[Var, int] = {}
+        #: Variables by number, as text.
+        self._names: dict[Var, str] = {}
         self._avals: dict[ShapedArray, str] = {}
         self._programs: dict[int, int] = {}
         self._primitives: set[Primitive] = set()
@@ -58,33 +59,51 @@ class _Writer:
             return
         self._programs[id(jaxpr)] = len(self._programs)
         parts.append("{" + self._defined(jaxpr.constvars) + ";" + self._defined(jaxpr.invars) + "\n")
+        names, primitives = self._names, self._primitives
+        aval, aval_text = None, ""  # of most outputs it is that of the one before
         for eqn in jaxpr.eqns:
-            operands = ",".join(map(self._atom, eqn.invars))
-            params = self._value(eqn.params, parts) if eqn.params else ""
             primitive = eqn.primitive
-            if primitive not in self._primitives:
-                self._primitives.add(primitive)
+            if primitive not in primitives:
+                primitives.add(primitive)
                 parts.append(f"{primitive.name}: {_rules(primitive)}\n")
-            parts.append(f"{primitive.name}({operands}){params}->{self._defined(eqn.outvars)}\n")
+            params = self._value(eqn.params, parts) if eqn.params else ""
+            parts.append(primitive.name)
+            for atom in eqn.invars:
+                parts.append(" ")
+                parts.append(names[atom] if type(atom) is Var else self._constant(atom.val))  # type: ignore[union-attr]
+            outs = eqn.outvars
+            if len(outs) != 1:
+                parts.append(f"{params}->{self._defined(outs)}\n")
+                continue
+            if outs[0].aval is not aval:
+                aval = outs[0].aval
+                aval_text = f"->{self._type(aval)}\n"
+            names[outs[0]] = str(len(names))
+            if params:
+                parts.append(params)
+            parts.append(aval_text)
         parts.append("}" + ",".join(map(self._atom, jaxpr.outvars)) + "\n")
 
     def _defined(self, variables: Sequence[Var]) -> str:
-        found = []
         for var in variables:
-            self._numbers[var] = len(self._numbers)
-            text = self._avals.get(var.aval)
-            if text is None:
-                text = self._avals[var.aval] = self._dtype(var.aval.dtype) + repr(var.aval.shape)
-            found.append(text)
-        return ",".join(found)
+            self._names[var] = str(len(self._names))
+        return ",".join([self._type(var.aval) for var in variables])
+
+    def _type(self, aval: ShapedArray) -> str:
+        text = self._avals.get(aval)
+        if text is None:
+            text = self._avals[aval] = self._dtype(aval.dtype) + repr(aval.shape)
+        return text
 
     def _atom(self, atom: Atom) -> str:
         if type(atom) is Var:
-            return str(self._numbers[atom])
+            return self._names[atom]
         return self._constant(atom.val)  # type: ignore[union-attr]
 
     def _constant(self, value: Any) -> str:
         """A number or array: its class, type and bits."""
+        if type(value) is float:
+            return value.hex() if value == value else f"nan:{np.float64(value).tobytes().hex()}"
         if not isinstance(value, (np.generic, np.ndarray, float, complex, *_PLAIN)):
             raise _Untellable
         array = np.asarray(value)

@@ -21,6 +21,7 @@ import os
 import platform
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from string import Template
 from typing import NamedTuple
@@ -49,12 +50,21 @@ _SPIN = 500  # turns of some 20 to 60 ns
 
 _lock = llvm.hold_at_fork(threading.RLock())
 _threads: list[threading.Thread] = []
+_told: list[str] = []  # values of the environment that were warned of
 
 
 def _processors() -> int:
-    chosen = os.environ.get("FUNCTRACE_THREADS", "")
+    chosen = os.environ.get("FUNCTRACE_THREADS", "").strip()
     if chosen.isdecimal():
         return int(chosen)
+    if chosen and chosen not in _told:
+        _told.append(chosen)
+        warnings.warn(
+            f"FUNCTRACE_THREADS={chosen} is no number of threads and has no effect; give a whole number, 1 for none "
+            "besides the main one",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     with contextlib.suppress(AttributeError, OSError):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

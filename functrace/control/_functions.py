@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from functrace import tree
-from functrace.core.ir import ClosedJaxpr, Jaxpr, hoist_constants
+from functrace.core.ir import ClosedJaxpr, Jaxpr, hoist_constants, subjaxprs
 from functrace.core.trace import Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, is_changeable
 from functrace.errors import CarryError, InputError
@@ -28,6 +28,7 @@ __all__ = [
     "choose",
     "fill_tangents",
     "flatten_values",
+    "may_raise",
     "reorder",
     "select_all",
     "split",
@@ -179,6 +180,12 @@ def broadcast_batch(x: Any, size: int) -> Any:
 def broadcast_flags(flags: Any, shape: tuple[int, ...]) -> Any:
     """One flag per example, repeated over the example's axes."""
     return broadcast(flags, shape=shape, axes=(0,)) if len(shape) > 1 else flags
+
+
+def may_raise(program: Any) -> bool:
+    """Whether a jaxpr holds a primitive that raises for some values, however deep."""
+    jaxpr = getattr(program, "jaxpr", program)
+    return any(eqn.primitive.partial or any(map(may_raise, subjaxprs(eqn))) for eqn in jaxpr.eqns)
 
 
 def swap_leading(x: Any) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from functrace.control._functions import split
-from functrace.core.ir import ClosedJaxpr, Eqn, Jaxpr, Literal, Var, has_effects
+from functrace.control._invariants import with_columns, without_invariants
+from functrace.core.ir import ClosedJaxpr, Eqn, Jaxpr, Var
 from functrace.core.lowering import Control
 from functrace.core.types import ShapedArray
 from functrace.interpreters.staging import stage
@@ -19,7 +20,7 @@ from functrace.primitives.families import add
 
 __all__ = ["branches", "counted_loop", "nested", "while_loop"]
 
-_DEFERRED = 64  # elements of a sum of outer products, from which on it becomes one matrix product after the loop
+_DEFERRED = 9  # elements of a sum of outer products, from which on it becomes one matrix product after the loop
 
 
 class _Carry(NamedTuple):
@@ -88,15 +89,15 @@ def _emit_scan(
 ) -> None:
     constants, state, inputs = split(operands, consts, carry)
     constants = [c.homed(k) for k in constants]
+    inputs = [c.materialise(x) for x in inputs]
     if length == 0:
         for place, out in zip(state, outs, strict=False):
             c.copy(c.materialise(place), out)
         return
-    body = _without_invariants(c, c.prepared(jaxpr), constants, consts)
-    body, constants, state, outs, after = _deferred(c, body, constants, state, outs, length)
+    body = with_columns(c, without_invariants(c, c.prepared(jaxpr), constants), constants, length)
+    body, constants, state, outs, after = _deferred(c, body, constants, state, inputs, outs, length)
     count = len(state)
     constants = [c.homed(k) for k in constants]
-    inputs = [c.materialise(x) for x in inputs]
     e = c.e
     loop = _Loop(c, state)
     head, before = e.new_label("scan"), e.block
@@ -124,30 +125,8 @@ def _emit_scan(
     after()
 
 
-def _without_invariants(c: Any, body: Jaxpr, constants: list[Any], consts: int) -> Jaxpr:
-    """The body without what depends on constants alone, which is computed before the loop and appended to these."""
-    known = set(body.invars[:consts])
-    moved: list[Eqn] = []
-    for eqn in body.eqns:
-        free = all(isinstance(a, Literal) or a in known for a in eqn.invars)
-        if free and not has_effects(eqn) and c.worth_hoisting(eqn):
-            moved.append(eqn)
-            known.update(eqn.outvars)
-    if not moved:
-        return body
-    gone = {v for eqn in moved for v in eqn.outvars}
-    rest = [eqn for eqn in body.eqns if not gone.issuperset(eqn.outvars)]
-    used = {a for eqn in rest for a in eqn.invars if isinstance(a, Var)} | {
-        a for a in body.outvars if isinstance(a, Var)
-    }
-    kept = [v for eqn in moved for v in eqn.outvars if v in used]
-    before = Jaxpr([], body.invars[:consts], moved, kept)
-    constants += c.program(before, constants, [None] * len(kept))
-    return Jaxpr([], [*body.invars[:consts], *kept, *body.invars[consts:]], rest, body.outvars)
-
-
 def _deferred(
-    c: Any, body: Jaxpr, constants: list[Any], state: list[Any], outs: list[Any], length: int
+    c: Any, body: Jaxpr, constants: list[Any], state: list[Any], inputs: list[Any], outs: list[Any], length: int
 ) -> tuple[Jaxpr, list[Any], list[Any], list[Any], Callable[[], None]]:
     """The loop without carries that only sum up outer products: these are one matrix product after the loop."""
     consts, count = len(constants), len(state)
@@ -169,10 +148,12 @@ def _deferred(
     if not moved:
         return body, constants, state, outs, lambda: None
     kept = [k for k in range(count) if k not in moved]
-    factors = [(a, b) for a, b in (eqn.invars for eqn in moved.values())]
+    factors: list[tuple[Any, Any]] = [(a, b) for a, b in (eqn.invars for eqn in moved.values())]
     dropped = {entering[k] for k in moved}
-    extra = [v for pair in factors for v in pair]
-    stacks = [c.array((length, *v.aval.shape), v.aval.dtype) for v in extra]
+    # A factor that is an input of the step is there for all steps already.
+    stacks = dict(zip(body.invars[consts + count :], inputs, strict=True))
+    extra = [v for v in dict.fromkeys(v for pair in factors for v in pair) if v not in stacks]
+    stacks |= {v: c.array((length, *v.aval.shape), v.aval.dtype) for v in extra}
     sums = {body.outvars[k] for k in moved}
     gone = sums | {v for eqn in moved.values() for v in eqn.outvars}
     eqns = [eqn for eqn in body.eqns if not gone.issuperset(eqn.outvars)]
@@ -182,12 +163,12 @@ def _deferred(
     )
 
     def after() -> None:
-        for place, (k, eqn) in enumerate(moved.items()):
-            left, right = stacks[2 * place], stacks[2 * place + 1]
+        for (k, eqn), (a, b) in zip(moved.items(), factors, strict=True):
+            left, right = stacks[a], stacks[b]
             program = _summed(entering[k].aval, [c.aval(left), c.aval(right)], eqn.params["batch"])
             c.program(c.prepared(program), [c.homed(state[k]), left, right], [outs[k]])
 
-    new_outs = [outs[k] for k in kept] + list(outs[count:]) + stacks
+    new_outs = [outs[k] for k in kept] + list(outs[count:]) + [stacks[v] for v in extra]
     return smaller, constants, [state[k] for k in kept], new_outs, after
 
 
@@ -226,6 +207,7 @@ def _emit_while(
 ) -> None:
     cond_constants, body_constants, state = split(operands, cond_consts, body_consts)
     cond_constants, body_constants = [c.homed(k) for k in cond_constants], [c.homed(k) for k in body_constants]
+    body = with_columns(c, c.prepared(body), body_constants, None)
     e = c.e
     loop = _Loop(c, state)
     head, before = e.new_label("while"), e.block
@@ -238,7 +220,7 @@ def _emit_while(
     step, end = e.new_label("step"), e.new_label("end")
     e.line(f"br i1 {c.registers(holds).values[0].name}, label %{step}, label %{end}")
     e.label(step)
-    found = c.program(c.prepared(body), [*body_constants, *places], [k.following for k in carries])
+    found = c.program(body, [*body_constants, *places], [k.following for k in carries])
     leaving = [c.registers(v) if k.following is None else v for k, v in zip(carries, found, strict=True)]
     loop.swap()
     latch = e.block

@@ -10,8 +10,10 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from functrace.control import _native
-from functrace.control._functions import broadcast_batch, broadcast_flags, select_all
+from functrace.control._functions import broadcast_batch, broadcast_flags, may_raise, select_all
 from functrace.control._sparsity import of_branches
 from functrace.control.unrolled import linearize_now, needs_values
 from functrace.core.evaluate import python_function
@@ -24,7 +26,10 @@ from functrace.interpreters.batching import batch, batch_jaxpr
 from functrace.interpreters.jvp import jvp, jvp_jaxpr
 from functrace.interpreters.linearize import linearize_jaxpr
 from functrace.interpreters.transpose import transpose_jaxpr
-from functrace.primitives.elementwise import equal, select
+from functrace.primitives.elementwise import convert, equal, select, stop_gradient
+from functrace.primitives.families import broadcast
+from functrace.primitives.indexing import gather
+from functrace.primitives.reduction import argmax, reduce_or
 from functrace.primitives.shape import full
 
 __all__ = ["cond", "merge_constants"]
@@ -158,6 +163,26 @@ def _transpose(bars: list[Any], index: Any, *operands: Any, branches: tuple[Jaxp
     return [None, *(next(found) if flag else None for flag in linear)]
 
 
+def _where_taken(taken: Any, program: ClosedJaxpr, operands: list[Any], batched: list[bool]) -> list[Any]:
+    """The results of a branch that may raise, in a batch: examples that take another branch have the operands of the
+    first one that takes this one, and it does not run if none does."""
+    first = argmax(convert(taken, dtype=np.dtype(np.int32)), axis=0)
+
+    def own(x: Any) -> Any:
+        shape = aval_of(x).shape
+        example = stop_gradient(gather(x, first, axes=(0,), unique=True))
+        return select(
+            broadcast_flags(taken, shape), x, broadcast(example, shape=shape, axes=tuple(range(1, len(shape))))
+        )
+
+    operands = [own(x) if flag else x for x, flag in zip(operands, batched, strict=True)]
+    outvars = [Var(a) for a in program.out_avals]
+    zeros = [Eqn(full, [], [v], {"shape": v.aval.shape, "value": 0, "dtype": v.aval.dtype}) for v in outvars]
+    nothing = ClosedJaxpr(Jaxpr([], list(map(Var, program.in_avals)), zeros, outvars))
+    some = convert(reduce_or(taken, axes=(0,)), dtype=np.dtype(np.int32))
+    return _bind(some, [nothing, program], operands)
+
+
 def _batch(
     size: int, values: list[Any], batched: list[bool], *, branches: tuple[Jaxpr, ...]
 ) -> tuple[list[Any], list[bool]]:
@@ -169,7 +194,12 @@ def _batch(
     closed = [c for c, _ in found]
     if not batched[0]:
         return _bind(index, closed, operands), found[0][1]
-    results = [eval_jaxpr(c.jaxpr, c.consts, *operands) for c in closed]
+    results = [
+        _where_taken(equal(index, aval_of(index).dtype.type(i)), c, operands, batched[1:])
+        if size and may_raise(c)
+        else eval_jaxpr(c.jaxpr, c.consts, *operands)
+        for i, c in enumerate(closed)
+    ]
     outs = []
     for column, flags in zip(zip(*results, strict=True), zip(*(f for _, f in found), strict=True), strict=True):
         candidates = [c if b else broadcast_batch(c, size) for c, b in zip(column, flags, strict=True)]

@@ -19,11 +19,13 @@ from functrace.control._functions import (
     carry_fixpoint,
     choose,
     fill_tangents,
+    may_raise,
     reorder,
     select_all,
     split,
 )
 from functrace.control._sparsity import of_while
+from functrace.control.cond import cond as branch
 from functrace.control.scan import scan
 from functrace.core.evaluate import python_function
 from functrace.core.ir import ClosedJaxpr, Jaxpr, Var, eval_jaxpr, hoist_constants
@@ -35,7 +37,7 @@ from functrace.errors import AbstractValueError
 from functrace.interpreters.batching import batch_jaxpr
 from functrace.interpreters.jvp import jvp_jaxpr
 from functrace.interpreters.staging import stage
-from functrace.primitives.elementwise import select
+from functrace.primitives.elementwise import convert, select
 from functrace.primitives.families import add
 from functrace.primitives.reduction import reduce_or
 from functrace.util import user_line
@@ -43,6 +45,7 @@ from functrace.util import user_line
 __all__ = ["while_loop"]
 
 _COUNT = ShapedArray((), np.dtype(np.int64))
+_INDEX = np.dtype(np.int32)
 
 
 def _impl(*operands: Any, cond: Jaxpr, body: Jaxpr, cond_consts: int, body_consts: int) -> list[Any]:
@@ -126,14 +129,8 @@ def _linearize(
     counts = _known_counts(counter)
     length = int(np.max(counts, initial=0))
 
-    def held(*values: Any) -> list[Any]:
-        conditions, constants, carried = split(values, cond_consts, body_consts)
-        active = eval_jaxpr(cond, (), *conditions, *carried)[0]
-        moved = eval_jaxpr(body, (), *constants, *carried)
-        return [select_all(active, new, old) for new, old in zip(moved, carried, strict=True)]
-
     if np.ndim(counts) and np.min(counts, initial=length) < length:
-        closed = stage(held, [*cond.in_avals[:cond_consts], *body.in_avals])
+        closed = _held(cond, body, cond_consts, body_consts)
         jaxpr, own = hoist_constants(closed)
         constants, dots = [*own, *cond_constants, *body_constants], [None] * (len(own) + cond_consts)
     else:
@@ -148,6 +145,23 @@ def _linearize(
         consts=len(constants),
         carry=len(state),
     )
+
+
+def _held(cond: Jaxpr, body: Jaxpr, cond_consts: int, body_consts: int) -> ClosedJaxpr:
+    """A step that holds still once the condition does not hold; a body that may raise does not run then."""
+    avals = [*cond.in_avals[:cond_consts], *body.in_avals]
+    still = Jaxpr([], inputs := list(map(Var, body.in_avals)), [], inputs[body_consts:])
+    guarded = may_raise(body)
+
+    def step(*values: Any) -> list[Any]:
+        conditions, constants, carried = split(values, cond_consts, body_consts)
+        active = eval_jaxpr(cond, (), *conditions, *carried)[0]
+        if guarded:
+            return branch.bind(convert(active, dtype=_INDEX), *constants, *carried, branches=(still, body))
+        moved = eval_jaxpr(body, (), *constants, *carried)
+        return [select_all(active, new, old) for new, old in zip(moved, carried, strict=True)]
+
+    return stage(step, avals)
 
 
 def _known_counts(counter: Any) -> Any:
@@ -212,10 +226,14 @@ def _batch(
             select(broadcast_flags(holds, aval_of(old).shape), new, old) for new, old in zip(moved, carry, strict=True)
         ]
 
-    step_avals = [*new_cond.in_avals[:cond_consts], *new_body.in_avals]
+    if may_raise(body):
+        held = _held(cond, body, cond_consts, body_consts)
+        program, _ = batch_jaxpr(held, size, [*cond_flags, *body_flags, *carried], carried)
+    else:
+        program = stage(step, [*new_cond.in_avals[:cond_consts], *new_body.in_avals])
     outs = _bind(
         stage(some_hold, new_cond.in_avals),
-        stage(step, step_avals),
+        program,
         cond_constants,
         [*cond_constants, *body_constants],
         state,

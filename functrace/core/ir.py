@@ -108,6 +108,9 @@ class Jaxpr:
         #: See functrace.core.evaluate.
         self.function: Callable[..., list[Any]] | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Jaxpr, (self.constvars, self.invars, self.eqns, self.outvars)  # what was derived can be again
+
     @property
     def last_uses(self) -> list[list[Var]]:
         """Per equation, the variables that nothing later reads."""
@@ -181,18 +184,20 @@ class Recorder:
         consts: list[Any] = []
 
         def hoist(atom: Atom) -> Atom:
-            if isinstance(atom, Var) or is_scalar(atom.val):
+            if type(atom) is Var or is_scalar(atom.val):  # type: ignore[union-attr]
                 return atom
-            key = id(atom.val)
+            key = id(atom.val)  # type: ignore[union-attr]
             if key not in constvars:
                 constvars[key] = Var(atom.aval)
-                consts.append(atom.val)
+                consts.append(atom.val)  # type: ignore[union-attr]
             return constvars[key]
 
-        eqns = [
-            Eqn(e.primitive, [hoist(a) for a in e.invars], e.outvars, e.params, e.source)
-            for e in live_eqns(self.eqns, outvars)
-        ]
+        eqns = live_eqns(self.eqns, outvars)
+        for k, e in enumerate(eqns):
+            for atom in e.invars:
+                if type(atom) is Literal and not is_scalar(atom.val):
+                    eqns[k] = Eqn(e.primitive, [hoist(a) for a in e.invars], e.outvars, e.params, e.source)
+                    break
         outs = [hoist(a) for a in outvars]
         return ClosedJaxpr(Jaxpr(list(constvars.values()), invars, eqns, outs), consts)
 
@@ -207,6 +212,8 @@ def has_effects(eqn: Eqn) -> bool:
     """Whether an equation must run even if nothing reads its results, itself or in a program it holds."""
     if eqn.primitive.effectful:
         return True
+    if not eqn.params:
+        return False
     for sub in subjaxprs(eqn):
         inner = sub.jaxpr if isinstance(sub, ClosedJaxpr) else sub
         if any(map(has_effects, inner.eqns)):
@@ -221,7 +228,9 @@ def live_eqns(eqns: Sequence[Eqn], outvars: Iterable[Atom | None]) -> list[Eqn]:
     for eqn in reversed(eqns):
         outs = eqn.outvars
         if (outs[0] in live if len(outs) == 1 else not live.isdisjoint(outs)) or has_effects(eqn):
-            live.update([a for a in eqn.invars if type(a) is Var])
+            for atom in eqn.invars:
+                if type(atom) is Var:
+                    live.add(atom)
             kept.append(eqn)
     kept.reverse()
     return kept

@@ -118,12 +118,17 @@ class Call(Lowering):
         views: whether operands may be strided views (else they are C contiguous).
         any_order: whether the output's axes may lie in memory in another order.
         fused: lowerings to prefer, if one suits, when the largest operand is computed element by element for it alone.
+        in_parts: `in_parts(**params)`, an object that takes in operands with one axis part by part, so that they
+            need not be in memory as a whole. Its `pays` says whether that is worth it, `start(context, operands, outs,
+            members)` emits what comes before, with all operands that are no members, and `part(context, operands, outs,
+            members, lower, upper)` takes in the elements from `lower` to `upper` of some members.
     """
 
     emit: Callable[..., Any] = None  # type: ignore[assignment]
     views: bool = False
     any_order: bool = False
     fused: tuple[Lowering, ...] = ()
+    in_parts: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)

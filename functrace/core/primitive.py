@@ -60,13 +60,22 @@ class Masked:
 
     A dead element is exactly zero and stays so whatever it is multiplied by, infinities and NaNs included. Only
     transpose rules make one (that of `select`); the backward walk carries the mask along.
+
+    Behind sums of products the walk knows dead elements by their value only, and an element that is zero here may yet
+    have a derivative: the cotangent 2x of x**2 is zero at 0. So there are two masks.
+
+    Attributes:
+        value: the cotangent.
+        mask: False where elements are zero, for the one reason or the other.
+        certain: False where they are dead for certain: `mask` itself if all of them are, None if none is.
     """
 
-    __slots__ = ("mask", "value")
+    __slots__ = ("certain", "mask", "value")
 
-    def __init__(self, value: Any, mask: Any) -> None:
+    def __init__(self, value: Any, mask: Any, certain: Any = ...) -> None:
         self.value = value
         self.mask = mask
+        self.certain = mask if certain is ... else certain
 
 
 class Kink(NamedTuple):
@@ -104,7 +113,11 @@ class Primitive:
         masks: how the mask of a `Masked` cotangent passes through the transpose: "elementwise" (same positions),
             "scaling" (the same, but coefficients may be infinite), "structural" (coefficients are 0 and 1: the mask
             is transposed too), "program" (the rule takes `Masked` cotangents itself, to pass them on to the
-            operations of its program), None (afterwards exact zeros count as dead).
+            operations of its program), None (afterwards exact zeros may be dead).
+        keeps_type: whether operands of one type, and numbers of its dtype, give an output of that type, so that
+            nobody has to ask `abstract_eval` then.
+        partial: whether `impl` raises for some values of its operands, as for singular matrices. Control flow then
+            keeps values from it that a batch has only because other examples run it.
 
     Raises:
         RegistrationError: the name is taken.
@@ -136,6 +149,8 @@ class Primitive:
         nondifferentiable: bool = False,
         effectful: bool = False,
         masks: str | None = None,
+        keeps_type: bool = False,
+        partial: bool = False,
     ) -> None:
         if name in _registry:
             raise RegistrationError(
@@ -166,7 +181,18 @@ class Primitive:
         self.nondifferentiable = nondifferentiable
         self.effectful = effectful
         self.masks = masks
+        self.keeps_type = keeps_type
+        self.partial = partial
         _registry[name] = self
+
+    def __copy__(self) -> Primitive:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Primitive:
+        return self  # there is one of each, compared by identity
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _registered, (self.name,)
 
     def bind(self, *args: Any, **params: Any) -> Any:
         """Apply the primitive under the current trace."""
@@ -211,6 +237,15 @@ _MISSING_REMEDY = {
     "transpose": "only linear primitives have one; a jvp rule used a tangent in a nonlinear operation",
     "batch": "define it with Primitive.define(batch=...), or call the function in a Python loop",
 }
+
+
+def _registered(name: str) -> Primitive:
+    """The primitive that was pickled under its name."""
+    if name not in _registry:
+        raise RegistrationError(
+            f"there is no primitive named {name!r} here", remedy="import the module that defines it before unpickling"
+        )
+    return _registry[name]
 
 
 def primitives() -> Iterator[Primitive]:

@@ -32,15 +32,19 @@ class Trace:
         source: the user's line that started the transformation.
         captures: whether values met now are read later, so that users' arrays must be copied.
         stands_for: an earlier trace whose tracers this one takes for its own.
+        shorten: gives long programs that are recorded on the way a shorter form, where somebody will compile them.
     """
 
     name: str = "evaluation"
     captures: bool = False
     alive: bool = True
     stands_for: Trace | None = None
+    shorten: Callable[[Any], Any] | None = None
 
     def __init__(self, parent: Trace | None) -> None:
         self.parent: Trace = self if parent is None else parent
+        if parent is not None and parent.shorten is not None:
+            self.shorten = parent.shorten
         self.source = user_source()
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
@@ -50,6 +54,10 @@ class Trace:
     def pure(self, value: Any) -> Any:
         """A value without derivative or batch axis as a tracer of this trace (a traced buffer)."""
         return value
+
+    def symbolic(self, value: Any) -> Any:
+        """A value as a constant of the program being recorded, if that will be compiled; its uses are recorded."""
+        return value if self.parent is self else self.parent.symbolic(value)
 
     def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
         """Make an array that has no operands (zeros, iota ...)."""

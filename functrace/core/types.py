@@ -105,7 +105,8 @@ def _not_numeric(value: Any) -> InputError:
     if isinstance(value, np.ndarray):
         got = f"{got} of dtype {value.dtype}, shape {value.shape}"
     return InputError(
-        "a traced function takes numbers and numeric NumPy arrays, in any nesting of tuples, lists and dicts",
+        "a traced function takes and returns numbers and numeric NumPy arrays, "
+        "in any nesting of tuples, lists and dicts",
         where=user_line(),
         got=got,
         remedy=_conversion_of(value),

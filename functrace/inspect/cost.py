@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -73,7 +72,7 @@ class LineCosts(Mapping[str, Cost]):
     def __init__(self, by_source: Mapping[Source | None, Cost], total: Cost) -> None:
         lines: dict[str, Cost] = {}
         for source, found in by_source.items():
-            name = "elsewhere" if source is None else f"{os.path.relpath(source.code.co_filename)}:{source.line}"
+            name = "elsewhere" if source is None else f"{source.file}:{source.line}"
             lines[name] = lines.get(name, Cost()) + found
         self.total = total
         self._lines = dict(sorted(lines.items(), key=lambda item: -item[1].seconds()))

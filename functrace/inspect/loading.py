@@ -30,16 +30,16 @@ def load_function(name: str) -> Callable[..., Any]:
         >>> load_function("math:hypot")(3.0, 4.0)
         5.0
     """
-    module_name, _, attributes = name.rpartition(":")
+    module_name, _, attributes = name.rpartition(":") if isinstance(name, str) else ("", "", "")
     if not module_name or not attributes:
         raise ArgumentError(
-            "a function is named as module:function", got=name, remedy="write numpy:sin or model.py:loss"
+            "a function is named as module:function", got=str(name), remedy="write numpy:sin or model.py:loss"
         )
     try:
         found: Any = _module(module_name)
         for attribute in attributes.split("."):
             found = getattr(found, attribute)
-    except (ImportError, AttributeError, OSError) as error:
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
         raise ArgumentError(f"{name} cannot be loaded", got=f"{type(error).__name__}: {error}") from error
     if not callable(found):
         raise ArgumentError(f"{name} is no function", got=type(found).__name__)
@@ -72,6 +72,10 @@ def parse_values(words: Sequence[str]) -> tuple[Any, ...]:
         >>> parse_values(["2", "[1, 2.5]"])
         (2.0, array([1. , 2.5]))
     """
+    if isinstance(words, str) or not hasattr(words, "__iter__"):
+        raise ArgumentError(
+            "parse_values takes a list of texts", got=type(words).__name__, remedy="write ['2', '[1, 2]']"
+        )
     return tuple(_value(word) for word in words)
 
 

@@ -256,7 +256,7 @@ def compare(
         errors = [way.error for way in ways if way.error is not None]
         if len(errors) == len(ways):
             raise errors[0]
-        rows = _measure(prepared, x, rounds, lambda done, label: step(len(ways) + done, total, label))
+        rows = _measure(prepared, rounds, lambda done, label: step(len(ways) + done, total, label))
         choice, reason = _explain(plan, derivative)
         return Comparison(derivative, n, m, tuple(rows), choice, reason)
 
@@ -392,7 +392,7 @@ def _prepare(way: Way, x: Any, memory: float) -> Way:
     return way
 
 
-def _measure(ways: list[Way], x: Any, rounds: int, step: Callable[[int, str], None]) -> list[Row]:
+def _measure(ways: list[Way], rounds: int, step: Callable[[int, str], None]) -> list[Row]:
     active = [way for way in ways if way.run is not None]
     differences: dict[str, float] = {}
     peaks: dict[str, int] = {}

@@ -182,7 +182,7 @@ def _adjoint_sweep(eqns: Sequence[Eqn], bars: dict[Var, Any], origins: dict[Eqn,
         if all(bar is None for bar in out_bars):
             continue
         operands = [a.val if isinstance(a, Literal) else a for a in eqn.invars]
-        in_bars = transpose(eqn.primitive, out_bars, operands, eqn.params)
+        in_bars = transpose(eqn, out_bars, operands)
         incoming = [unmask(bar) for bar in out_bars if bar is not None]
         results = [unmask(bar) for bar in in_bars if bar is not None]
         log.see("adjoint", origins[eqn], incoming, incoming, results)

@@ -312,6 +312,13 @@ def trace_table(fun: Callable[..., Any]) -> Callable[..., TraceTable]:
         cotangent: Any = None,
         digits: int = 3,
     ) -> TraceTable:
+        if isinstance(digits, bool) or not isinstance(digits, (int, np.integer)) or digits < 0:
+            raise ArgumentError(
+                "the number of decimal places is a non-negative integer",
+                where=user_line(),
+                got=f"digits={digits!r}",
+                remedy="leave it out for three",
+            )
         run = watch(fun, args, "trace_table")
         return TraceTable(make_traces(run, mode, tangents, second_tangents, cotangent), mode, digits)
 

@@ -185,7 +185,7 @@ def multiply(node: DependenceTracer, live: np.ndarray, terms: Sequence[Terms], s
         for i, j, where in structure.curved:
             if where is not False and terms[i] and terms[j]:
                 mask = live if where is True else live & where
-                _pointwise_product(terms[i], terms[j], node.shape, None if mask.all() else mask, sets, keys)
+                _pointwise_product(terms[i], terms[j], node.shape, None if mask.all() else mask, keys)
     elif isinstance(structure, Linked):
         masks = backward(node, live)
         for product in structure.products:
@@ -196,9 +196,7 @@ def multiply(node: DependenceTracer, live: np.ndarray, terms: Sequence[Terms], s
                     _group_product(product, masks, terms, sets, keys)
 
 
-def _pointwise_product(
-    left: Terms, right: Terms, shape: tuple[int, ...], mask: np.ndarray | None, sets: Sets, keys: Keys
-) -> None:
+def _pointwise_product(left: Terms, right: Terms, shape: tuple[int, ...], mask: np.ndarray | None, keys: Keys) -> None:
     for a in left:
         for b in right:
             mark = (id(a.numbers), id(b.numbers)) if id(a.numbers) <= id(b.numbers) else (id(b.numbers), id(a.numbers))

@@ -41,6 +41,10 @@ from functrace.util import Source, user_source
 __all__ = ["LinearProgram", "LinearizeTrace", "LinearizeTracer", "LinearizedJaxpr", "linearize", "linearize_jaxpr"]
 
 
+_VISITS = 6  # of a line by one operation, from which it is probably in a loop
+_UNKNOWN: Any = object()  # a tangent that is not known yet
+
+
 class LinearizeTracer(DualTracer):
     """A primal and the variable of its tangent in the linear program; None is the zero tangent."""
 
@@ -56,6 +60,8 @@ class LinearizeTrace(Trace):
         self.recorder = Recorder()
         self.append = self.recorder.eqns.append
         self.tangent_trace: PartialEvalTrace | None = None
+        self.deferred: Deferred | None = None
+        self.visits: dict[tuple[int, int, Primitive], int] = {}
         if is_staged(parent):  # somebody may read the program; evaluation need not know where its operations come from
             self.record = self.record_with_source  # type: ignore[method-assign]
 
@@ -77,7 +83,13 @@ class LinearizeTrace(Trace):
 
     def record_with_source(self, primitive: Primitive, atoms: list[Atom], aval: Any, params: dict[str, Any]) -> Any:
         """`record`, with the user's line that is being differentiated."""
-        source = user_source(replayed=True)
+        source = user_source(replayed=True, above=2)  # above this: a `linearize` rule, and `process`
+        if self.shorten is not None and self.deferred is None and source is not None:
+            visit = id(source.code), source.instruction, primitive
+            count = self.visits[visit] = self.visits.get(visit, 0) + 1
+            if count == _VISITS:
+                self.deferred = Deferred(self)
+                self.process = self.deferred.process  # type: ignore[method-assign]
         if primitive.multiple:
             outvars = [Var(a) for a in aval]
             self.append(Eqn(primitive, atoms, outvars, params, source))
@@ -153,6 +165,70 @@ class LinearizeTrace(Trace):
         )
 
 
+class Deferred:
+    """The rest of a function that seems to hold a Python loop: recorded as it is, shortened, and only then linearized.
+
+    Its values are tracers of the linearization as before, whose primals are variables of the record.
+    """
+
+    def __init__(self, trace: LinearizeTrace) -> None:
+        self.trace = trace
+        self.staging = StagingTrace(trace.parent)
+        self.staging.name = trace.name
+        #: Variables that stand for what was computed before, and that, by the identities of its two parts.
+        self.entering: dict[tuple[int, int], tuple[Var, LinearizeTracer]] = {}
+
+    def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
+        trace, staging = self.trace, self.staging
+        foreign = not primitive.effectful
+        operands = []
+        for arg in args:
+            if type(arg) is LinearizeTracer and arg._trace is trace:
+                foreign = False
+                operands.append(self.staged(arg))
+            else:
+                operands.append(arg)
+        if foreign:
+            return trace.parent.process(primitive, args, params)
+        out = staging.record(primitive, operands, params)
+        if primitive.multiple:
+            return [LinearizeTracer(trace, o, _UNKNOWN) for o in out]
+        return LinearizeTracer(trace, out, _UNKNOWN)
+
+    def staged(self, tracer: LinearizeTracer) -> StagedTracer:
+        """The tracer's value in the record."""
+        primal, tangent = tracer.primal, tracer.tangent
+        if tangent is _UNKNOWN:
+            return primal
+        found = self.entering.get((id(primal), id(tangent)))
+        if found is None:
+            found = Var(aval_of(primal)), LinearizeTracer(self.trace, primal, tangent)
+            self.entering[id(primal), id(tangent)] = found
+        return StagedTracer(self.staging, found[0])
+
+    def linearized(self, outs: Sequence[Any]) -> list[Any]:
+        """The function's outputs, by linearizing what was recorded."""
+        trace = self.trace
+        del trace.process  # back to that of the class
+        own = [
+            i for i, o in enumerate(outs) if type(o) is LinearizeTracer and o._trace is trace and o.tangent is _UNKNOWN
+        ]
+        entering = list(self.entering.values())
+        closed = self.staging.recorder.close([v for v, _ in entering], [outs[i].primal.atom for i in own])
+        self.staging.alive = False
+        assert trace.shorten is not None
+        closed = trace.shorten(closed)
+        token = set_trace(trace)
+        try:
+            found = eval_jaxpr(closed.jaxpr, closed.consts, *(tracer for _, tracer in entering))
+        finally:
+            reset_trace(token)
+        results = list(outs)
+        for i, value in zip(own, found, strict=True):
+            results[i] = value
+        return results
+
+
 class TangentTrace(PartialEvalTrace):
     """Partial evaluation that keeps the user's lines."""
 
@@ -215,8 +291,13 @@ def linearize(
             inputs.append(LinearizeTracer(trace, primal, None))
         if weak and weak[i]:
             inputs[-1].weak = True
+
+    def outputs(*values: Any) -> Sequence[Any]:
+        found = flat_fun(*values)
+        return found if trace.deferred is None else trace.deferred.linearized(found)
+
     try:
-        outs = run_under(trace, flat_fun, inputs)
+        outs = run_under(trace, outputs, inputs)
     finally:
         if trace.tangent_trace is not None:
             trace.tangent_trace.alive = False

@@ -53,10 +53,13 @@ class PartialEvalTrace(Trace):
 
     name = "linearize"
     captures = True
+    #: Whether Python functions among the parameters are recorded too, by the primitives' `stage` rules.
+    whole = False
 
     def __init__(self, parent: Trace, recorder: Recorder | None = None) -> None:
         super().__init__(parent)
         self.recorder = Recorder() if recorder is None else recorder
+        self.append = self.recorder.eqns.append
 
     def new_input(self, aval: ShapedArray) -> StagedTracer:
         return StagedTracer(self, Var(aval))
@@ -69,13 +72,20 @@ class PartialEvalTrace(Trace):
 
     def record(self, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
         """Append an equation; its outputs as tracers."""
-        invars = [self.atom(arg) for arg in args]
-        out = primitive.abstract_eval(*[a.aval for a in invars], **params)
-        outvars = [Var(aval) for aval in out] if primitive.multiple else [Var(out)]
-        self.recorder.eqns.append(Eqn(primitive, invars, outvars, params, self.eqn_source()))
+        if primitive.stage is not None and self.whole:
+            args, params = primitive.stage(args, params)
+        invars: list[Any] = []
+        for arg in args:
+            invars.append(arg.atom if type(arg) is StagedTracer and arg._trace is self else self.atom(arg))
         if primitive.multiple:
+            outvars = [Var(aval) for aval in primitive.abstract_eval(*[a.aval for a in invars], **params)]
+            self.append(Eqn(primitive, invars, outvars, params, self.eqn_source()))
             return [StagedTracer(self, var) for var in outvars]
-        return StagedTracer(self, outvars[0])
+        var = Var(_common_type(invars) if primitive.keeps_type else None)  # type: ignore[arg-type]
+        if var.aval is None:
+            var.aval = primitive.abstract_eval(*[a.aval for a in invars], **params)
+        self.append(Eqn(primitive, invars, [var], params, self.eqn_source()))
+        return StagedTracer(self, var)
 
     def eqn_source(self) -> Source | None:
         """The user's line, for equations that a user will read."""
@@ -105,19 +115,18 @@ class StagingTrace(PartialEvalTrace):
     """Records a whole function."""
 
     name = "make_jaxpr"
+    whole = True
 
     def eqn_source(self) -> Source | None:
-        return user_source(replayed=True)
+        return user_source(replayed=True, above=4)  # above: `record`, `process` or `create`, and who called that
 
     def process(self, primitive: Primitive, args: tuple[Any, ...], params: dict[str, Any]) -> Any:
         if primitive.effectful or not args:
             return self.record(primitive, args, params)
-        return super().process(primitive, args, params)
-
-    def record(self, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        if primitive.stage is not None:
-            args, params = primitive.stage(args, params)
-        return super().record(primitive, args, params)
+        for arg in args:
+            if isinstance(arg, StagedTracer) and arg._trace is self:
+                return self.record(primitive, args, params)
+        return self.parent.process(primitive, args, params)
 
     def create(self, primitive: Primitive, params: dict[str, Any]) -> Any:
         return self.record(primitive, (), params)
@@ -125,19 +134,41 @@ class StagingTrace(PartialEvalTrace):
     def pure(self, value: Any) -> StagedTracer:
         return StagedTracer(self, self.atom(value))
 
+    def symbolic(self, value: Any) -> Any:
+        return super().symbolic(value) if self.shorten is None else self.pure(value)
+
+
+def _common_type(atoms: Sequence[Any]) -> ShapedArray | None:
+    """The one type of all atoms but numbers, which stand for their broadcasts; None if they have more than one."""
+    common: ShapedArray = atoms[0].aval
+    for atom in atoms:
+        aval = atom.aval
+        if aval is common:
+            continue
+        if aval.dtype is not common.dtype:
+            return None
+        if aval.shape != common.shape and aval.shape:
+            if common.shape:
+                return None
+            common = aval
+    return common
+
 
 def stage(
     flat_fun: Callable[..., Sequence[Any]],
     avals: Sequence[ShapedArray],
     weak: Sequence[bool] = (),
     name: str = StagingTrace.name,
+    shorten: Callable[[ClosedJaxpr], ClosedJaxpr] | None = None,
 ) -> ClosedJaxpr:
     """Record `flat_fun`, which takes one value per aval and returns a list, under the current trace as parent.
 
-    `name` is what messages call the tracing.
+    `name` is what messages call the tracing; `shorten` gives long programs a shorter form.
     """
     trace = StagingTrace(current_trace())
     trace.name = name
+    if shorten is not None:
+        trace.shorten = shorten
     inputs = [trace.new_input(aval) for aval in avals]
     for tracer, is_weak in zip(inputs, weak, strict=False):
         tracer.weak = is_weak
@@ -149,4 +180,5 @@ def stage(
     finally:
         reset_trace(token)
         trace.alive = False
-    return trace.recorder.close(invars, outvars)
+    closed = trace.recorder.close(invars, outvars)
+    return closed if shorten is None else shorten(closed)

@@ -70,7 +70,7 @@ def backward_pass(
             continue
         operand_atoms: list[Any] = eqn.invars
         operands = [a.val if type(a) is Literal else known.get(a, a) for a in operand_atoms]
-        in_bars = transpose(primitive, out_bars, operands, eqn.params)
+        in_bars = transpose(eqn, out_bars, operands)
         for atom, bar in zip(operand_atoms, in_bars, strict=True):
             if bar is not None:
                 if atom in bars:
@@ -86,7 +86,7 @@ def accumulate(bars: dict[Var, Any], var: Var, bar: Any) -> None:
     if previous is None:
         bars[var] = bar
     elif type(previous) is Masked and type(bar) is Masked:
-        bars[var] = Masked(previous.value + bar.value, logical_or(previous.mask, bar.mask))
+        bars[var] = combined(previous.value + bar.value, logical_or, previous, bar)
     else:
         bars[var] = unmask(previous) + unmask(bar)
 
@@ -109,38 +109,70 @@ def accumulate_part(bars: dict[Var, Any], buffers: set[Var], eqn: Eqn, bar: Any)
     eqn.primitive.accumulate(buffer, bar, *[a.val if type(a) is Literal else a for a in eqn.invars], **eqn.params)  # type: ignore[misc]
 
 
+def combined(value: Any, join: Any, x: Masked, y: Masked) -> Masked:
+    """A cotangent whose masks are those of two others, joined by `logical_or` or `logical_and`."""
+    mask = join(x.mask, y.mask)
+    if x.certain is x.mask and y.certain is y.mask:
+        return Masked(value, mask)
+    if x.certain is None or y.certain is None:
+        return Masked(value, mask, None if join is logical_or else y.certain if x.certain is None else x.certain)
+    return Masked(value, mask, join(x.certain, y.certain))
+
+
 def unmask(bar: Any) -> Any:
     return bar.value if type(bar) is Masked else bar
 
 
-def transpose(primitive: Primitive, bars: list[Any], operands: list[Any], params: dict[str, Any]) -> list[Any]:
-    """Apply the transpose rule, carrying the mask of dead elements along."""
-    rule = primitive.transpose or primitive.rule("transpose", "reverse mode")
+def masked_zeros(bar: Any) -> Masked:
+    """A cotangent whose exact zeros may be dead."""
+    return Masked(bar, not_equal(bar, zero_of(bar)), None)
+
+
+@replays
+def transpose(eqn: Eqn, bars: list[Any], operands: list[Any]) -> list[Any]:
+    """Apply the transpose rule of an equation; of few local variables, because `user_source` looks at all of them."""
     for bar in bars:
         if type(bar) is Masked:
-            break
-    else:
-        return rule(bars, *operands, **params)
+            return transpose_masked(eqn.primitive, bars, operands, eqn.params)
+    rule = eqn.primitive.transpose or eqn.primitive.rule("transpose", "reverse mode")
+    return rule(bars, *operands, **eqn.params)
+
+
+def transpose_masked(primitive: Primitive, bars: list[Any], operands: list[Any], params: dict[str, Any]) -> list[Any]:
+    """Apply the transpose rule, carrying the mask of dead elements along."""
+    rule = primitive.transpose or primitive.rule("transpose", "reverse mode")
     inward = primitive.masks == "program"
     in_bars = rule(bars if inward else [unmask(bar) for bar in bars], *operands, **params)
-    if len(bars) == 1 and primitive.masks is not None and not inward:
-        mask = bars[0].mask
-        if primitive.masks == "structural":
-            in_masks = transpose_mask(rule, mask, bars[0].value, operands, params)
-        else:
-            in_masks = [mask] * len(in_bars)
-        if primitive.masks == "scaling":
-            in_bars = [None if b is None else select(mask, unmask(b), zero_of(unmask(b))) for b in in_bars]
-    else:
+    if len(bars) > 1 or primitive.masks is None or inward:
         if primitive.family == "bilinear":
             in_bars = skip_dead_products(rule, bars[0], in_bars, operands, params)
-        in_masks = [None if b is None else not_equal(unmask(b), zero_of(unmask(b))) for b in in_bars]
-    return [None if bar is None else masked(bar, mask) for bar, mask in zip(in_bars, in_masks, strict=True)]
+        return [None if b is None else masked(b, masked_zeros(unmask(b))) for b in in_bars]
+    outer = bars[0]
+    if primitive.masks == "structural":
+        return [
+            None if b is None else masked(b, flow)
+            for b, flow in zip(in_bars, transpose_masks(rule, outer, operands, params), strict=True)
+        ]
+    if primitive.masks == "scaling":
+        in_bars = [None if b is None else without_dead(unmask(b), outer) for b in in_bars]
+    return [None if b is None else masked(b, outer) for b in in_bars]
 
 
-def masked(bar: Any, mask: Any) -> Masked:
-    """A cotangent that is dead where `mask` is False, and where it was dead before."""
-    return Masked(bar.value, logical_and(bar.mask, mask)) if type(bar) is Masked else Masked(bar, mask)
+def masked(bar: Any, outer: Masked) -> Masked:
+    """A cotangent that is dead where another is (of which only the masks count), and where it was dead before."""
+    if type(bar) is Masked:
+        return combined(bar.value, logical_and, bar, outer)
+    return Masked(bar, outer.mask, outer.certain)
+
+
+def without_dead(products: Any, bar: Masked) -> Any:
+    """Products of a cotangent's elements, without those that are NaN only because dead elements met infinity."""
+    keep = bar.mask
+    if bar.certain is None:
+        keep = logical_or(keep, isfinite(products))
+    elif bar.certain is not bar.mask:
+        keep = logical_or(keep, logical_and(bar.certain, isfinite(products)))
+    return select(keep, products, zero_of(products))
 
 
 def skip_dead_products(
@@ -172,10 +204,18 @@ def skip_dead_products(
     ]
 
 
-def transpose_mask(rule: Any, mask: Any, bar: Any, operands: list[Any], params: dict[str, Any]) -> list[Any]:
-    """Where some live element flows to: the rule applied to the mask as numbers."""
-    flows = rule([convert(mask, dtype=bar.dtype)], *operands, **params)
-    return [None if f is None else not_equal(unmask(f), zero_of(unmask(f))) for f in flows]
+def transpose_masks(rule: Any, bar: Masked, operands: list[Any], params: dict[str, Any]) -> list[Any]:
+    """Where some live element flows to: the rule applied to the masks as numbers. Only the results' masks count."""
+
+    def flow(mask: Any) -> list[Any]:
+        flows = rule([convert(mask, dtype=bar.value.dtype)], *operands, **params)
+        return [None if f is None else not_equal(unmask(f), zero_of(unmask(f))) for f in flows]
+
+    masks = flow(bar.mask)
+    if bar.certain is bar.mask:
+        return [None if m is None else Masked(m, m) for m in masks]
+    certain = [None] * len(masks) if bar.certain is None else flow(bar.certain)
+    return [None if m is None else Masked(m, m, c) for m, c in zip(masks, certain, strict=True)]
 
 
 def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool], masked: bool = False) -> ClosedJaxpr:
@@ -184,7 +224,7 @@ def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool], masked: bool = 
     Args:
         closed: a program that is linear in some of its inputs.
         linear: per input, whether it is one of these.
-        masked: whether elements of the cotangents that are zero are dead, whatever they are multiplied by.
+        masked: whether elements of the cotangents that are zero may be dead: their products with infinity are left out.
     """
     jaxpr = closed.jaxpr
     known_vars = [v for v, flag in zip(jaxpr.invars, linear, strict=True) if not flag]
@@ -195,7 +235,7 @@ def transpose_jaxpr(closed: ClosedJaxpr, linear: Sequence[bool], masked: bool = 
         known.update(zip(known_vars, values, strict=False))
         bars: Sequence[Any] = values[len(known_vars) :]
         if masked:
-            bars = [Masked(bar, not_equal(bar, zero_of(bar))) for bar in bars]
+            bars = [masked_zeros(bar) for bar in bars]
         eqns = evaluate_known(jaxpr.eqns, set(linear_vars), known)
         outvars = [v if isinstance(v, Var) and v not in known else None for v in jaxpr.outvars]
         in_bars = backward_pass(eqns, linear_vars, outvars, bars, known)

@@ -17,7 +17,7 @@ from functrace.errors import ArgumentError, DTypeError
 from functrace.primitives.elementwise import convert, maximum, minimum, not_equal, zero_of
 from functrace.primitives.elementwise import select as select_primitive
 from functrace.primitives.families import broadcast
-from functrace.transforms._flatten import export
+from functrace.transforms._flatten import check_functions, export
 from functrace.util import user_line
 
 __all__ = ["cond", "select", "select_n", "switch"]
@@ -71,8 +71,13 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
         >>> lax.switch(1, [lambda x: x, lambda x: 10.0 * x], 2.0)
         np.float64(20.0)
     """
-    if not branches:
-        raise ArgumentError("switch needs at least one branch", where=user_line(), remedy="give a list of functions")
+    if not isinstance(branches, (list, tuple)) or not branches:
+        raise ArgumentError(
+            "switch takes a sequence of at least one branch",
+            where=user_line(),
+            got="an empty sequence" if isinstance(branches, (list, tuple)) else type(branches).__name__,
+            remedy="give a list of functions",
+        )
     index = canonicalize(index)
     if index.shape != () or index.dtype.kind not in "iu":
         raise DTypeError(
@@ -87,6 +92,8 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 
 
 def _choose(name: str, index: Any, functions: Sequence[Callable[..., Any]], operands: tuple[Any, ...]) -> Any:
+    for function in functions:
+        check_functions(name, branch=function)
     leaves, in_tree, weak = flatten_values(operands)
     avals = [aval_of(leaf) for leaf in leaves]
     bodies = [stage_body(function, in_tree, avals, weak) for function in functions]

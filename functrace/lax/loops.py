@@ -19,7 +19,7 @@ from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import ArgumentError, CarryError
 from functrace.primitives.elementwise import convert
 from functrace.primitives.shape import concatenate, reshape
-from functrace.transforms._flatten import export
+from functrace.transforms._flatten import check_functions, export
 from functrace.transforms.batching import vmap
 from functrace.util import user_line
 
@@ -95,6 +95,7 @@ def scan(
         >>> lax.scan(lambda total, x: (total + x, total), 0.0, np.array([1.0, 2.0, 3.0]))
         (np.float64(6.0), array([0., 1., 3.]))
     """
+    check_functions("scan", f=f)
     return _scan(f, init, xs, length, reverse, checkpoint=_checked(checkpoint))
 
 
@@ -197,6 +198,8 @@ def map(f: Callable[[Any], Any], xs: Any, *, batch_size: int | None = None) -> A
         array([1., 4., 9.])
     """
 
+    check_functions("lax.map", f=f)
+
     def loop(function: Callable[[Any], Any], values: Any) -> Any:
         return scan(lambda _, x: (None, function(x)), None, values)[1]
 
@@ -246,6 +249,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
         >>> lax.while_loop(lambda x: x < 10.0, lambda x: 2.0 * x, 1.0)
         np.float64(16.0)
     """
+    check_functions("while_loop", cond_fun=cond_fun, body_fun=body_fun)
     carry, carry_tree, weak = flatten_values(init_val)
     body, carry = _stage_loop(body_fun, carry, weak, carry_tree, (), ())
     avals = [aval_of(c) for c in carry]
@@ -287,11 +291,12 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[Any, Any], Any], init_
         >>> lax.fori_loop(0, 5, lambda i, x: x + i, 0.0)
         np.float64(10.0)
     """
+    check_functions("fori_loop", body_fun=body_fun)
     if not isinstance(lower, Tracer) and not isinstance(upper, Tracer):
         steps = np.arange(_integer(lower, "the lower bound"), _integer(upper, "the upper bound"))
         return _scan(lambda val, i: (body_fun(i, val), None), init_val, steps, weak_slices=True)[0]
     for bound in (lower, upper):
-        if isinstance(bound, Tracer) and (bound.shape != () or bound.dtype.kind not in "iu"):
+        if not isinstance(bound, Tracer) or bound.shape != () or bound.dtype.kind not in "iu":
             _integer(bound, "a bound of fori_loop")
 
     def step(state: Any) -> Any:

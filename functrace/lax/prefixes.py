@@ -12,6 +12,8 @@ from functrace import tree
 from functrace.control._functions import flatten_values
 from functrace.core.types import aval_of
 from functrace.errors import ArgumentError, CarryError
+from functrace.numpy._axes import as_index
+from functrace.transforms._flatten import check_functions
 from functrace.util import user_line
 
 __all__ = ["associative_scan", "cummax", "cummin", "cumprod", "cumsum"]
@@ -41,6 +43,8 @@ def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = 
         >>> lax.associative_scan(np.maximum, np.array([1.0, 3.0, 2.0, 4.0]))
         array([1., 3., 3., 4.])
     """
+    check_functions("associative_scan", fn=fn)
+    axis = as_index(axis, "axis")
     leaves, structure, _ = flatten_values(elems)
     avals = [aval_of(leaf) for leaf in leaves]
     if not all(-a.ndim <= axis < a.ndim for a in avals) or len({a.shape[axis] for a in avals}) != 1:

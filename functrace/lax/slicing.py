@@ -9,6 +9,7 @@ import numpy as np
 
 import functrace.numpy as fnp
 from functrace.errors import ArgumentError
+from functrace.numpy._axes import as_index
 from functrace.util import user_line
 
 __all__ = [
@@ -22,12 +23,20 @@ __all__ = [
 
 
 def _require_fit(what: str, shape: Sequence[int], starts: Sequence[Any], sizes: Sequence[int]) -> None:
-    if not all(isinstance(values, (tuple, list, np.ndarray)) for values in (starts, sizes)):
+    if not all(isinstance(v, (tuple, list)) or np.shape(v) for v in (starts, sizes)):
         raise ArgumentError(
             f"{what} needs sequences of starts and sizes, one of each per axis",
             where=user_line(),
             got=f"{type(starts).__name__} and {type(sizes).__name__}",
             remedy="write (start,) for an array with one axis",
+        )
+    plain = all(isinstance(size, (int, np.integer)) and type(size) is not bool for size in sizes)
+    if not plain or any(np.shape(start) != () for start in starts):
+        raise ArgumentError(
+            f"{what} takes integers as starts and as sizes",
+            where=user_line(),
+            got=f"starts {starts!r} and sizes {sizes!r}",
+            remedy="give one integer per axis; only starts can be traced",
         )
     lengths = {len(shape), len(starts), len(sizes)}
     if len(lengths) > 1 or not all(0 <= size <= length for size, length in zip(sizes, shape, strict=True)):
@@ -107,7 +116,7 @@ def dynamic_update_slice(operand: Any, update: Any, start_indices: Sequence[Any]
 
 
 def _in_dim(operand: Any, start: Any, size: int, axis: int) -> tuple[list[Any], list[int]]:
-    shape = list(np.shape(operand))
+    shape, axis = list(np.shape(operand)), as_index(axis, "axis")
     if not -len(shape) <= axis < len(shape):
         raise ArgumentError(
             "the array has no such axis", where=user_line(), got=f"axis={axis} of shape {tuple(shape)}",

@@ -17,7 +17,7 @@ from functrace.interpreters.jvp import jvp
 from functrace.interpreters.linearize import linearize
 from functrace.interpreters.transpose import transpose_jaxpr
 from functrace.primitives.shape import zeros
-from functrace.transforms._flatten import export
+from functrace.transforms._flatten import check_functions, export
 from functrace.util import user_line
 
 __all__ = ["custom_linear_solve", "custom_root"]
@@ -101,6 +101,9 @@ def custom_linear_solve(
         >>> functrace.grad(solve, argnums=(0, 1))(2.0, 3.0)
         (np.float64(-0.75), np.float64(0.5))
     """
+    check_functions("custom_linear_solve", matvec=matvec, solve=solve)
+    if transpose_solve is not None:
+        check_functions("custom_linear_solve", transpose_solve=transpose_solve)
     leaves, structure, _ = flatten_values(b)
     avals = [aval_of(leaf) for leaf in leaves]
     if not all(is_inexact(a.dtype) for a in avals):
@@ -191,6 +194,7 @@ def custom_root(
         >>> functrace.grad(square_root)(4.0)
         np.float64(0.25)
     """
+    check_functions("custom_root", f=f, solve=solve, tangent_solve=tangent_solve)
     leaves, structure, _ = flatten_values(initial_guess)
     if current_trace() is EVAL:
         return solve(f, tree.unflatten(structure, leaves))

@@ -14,6 +14,7 @@ from functrace.util import user_line
 
 __all__ = [
     "as_index",
+    "as_lengths",
     "as_shape",
     "concrete_integers",
     "normalize_axes",
@@ -90,6 +91,20 @@ def as_shape(shape: Any) -> tuple[int, ...]:
     if isinstance(shape, Sequence) or (hasattr(shape, "__iter__") and np.ndim(shape)):
         return tuple(as_index(n, "a length in a shape") for n in shape)
     return (as_index(shape, "a length in a shape"),)
+
+
+def as_lengths(shape: Any) -> tuple[int, ...]:
+    """The shape of a new array, from an integer or a sequence of integers.
+
+    Raises:
+        ShapeError: a length is negative.
+    """
+    found = as_shape(shape)
+    if any(n < 0 for n in found):
+        raise ShapeError(
+            "lengths in a shape must not be negative", where=user_line(), got=repr(shape), remedy="use lengths from 0"
+        )
+    return found
 
 
 def concrete_integers(value: Any, what: str) -> np.ndarray:

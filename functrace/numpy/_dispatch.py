@@ -14,7 +14,7 @@ import numpy as np
 
 from functrace.core.primitive import Primitive
 from functrace.core.trace import EVAL, Tracer, current_trace
-from functrace.errors import ArgumentError, AssignmentError, DTypeError, UnsupportedFunctionError
+from functrace.errors import ArgumentError, AssignmentError, DTypeError, ShapeError, UnsupportedFunctionError
 from functrace.numpy._promotion import (
     COMPARISONS,
     as_operand,
@@ -25,6 +25,7 @@ from functrace.numpy._promotion import (
     dtype_of,
     resolve,
 )
+from functrace.numpy._refusals import UNCLEAR, explain_refusal
 from functrace.util import user_line
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "describe",
     "implements",
     "implements_ufunc",
+    "no_mask",
     "plain_buffer",
     "reject",
     "split_out",
@@ -39,6 +41,7 @@ __all__ = [
     "traced_named_ufuncs",
     "traced_ufuncs",
     "write_out",
+    "write_whole",
 ]
 
 #: Traced forms by NumPy function, and by NumPy or SciPy ufunc.
@@ -62,7 +65,11 @@ def implements(numpy_function: Callable[..., Any]) -> Callable[[Callable[..., An
         def public(*args: Any, **kwargs: Any) -> Any:
             if current_trace() is EVAL:
                 return numpy_function(*args, **kwargs)
-            return traced(*args, **kwargs)
+            try:
+                return traced(*args, **kwargs)
+            except UNCLEAR as error:
+                explain_refusal(error, numpy_function, args, kwargs)
+                raise
 
         return public
 
@@ -131,6 +138,13 @@ def apply_with_options(
     inputs, out, options = split_out(ufunc, operands, options)
     mask = options.pop("where", True)
     casting = options.pop("casting", None)
+    if casting is not None and not isinstance(casting, str):
+        raise ArgumentError(
+            f"casting of {describe(ufunc)} is a word",
+            where=user_line(),
+            got=type(casting).__name__,
+            remedy="use one of 'no', 'equiv', 'safe', 'same_kind', 'unsafe'",
+        )
     signature = _signature(ufunc, options)
     reject(ufunc.__name__, **options)
     values = [as_operand(v) for v in inputs]
@@ -141,12 +155,28 @@ def apply_with_options(
     return write_out(describe(ufunc), bind_promoted(ufunc, primitive, values, signature, casting), out, mask, casting)
 
 
+def no_mask(function: str) -> ArgumentError:
+    """The error for `where=None`, which to NumPy means False."""
+    return ArgumentError(
+        f"where=None of {function} would leave out every element, as NumPy reads it",
+        where=user_line(),
+        remedy="leave where= out, or give a boolean array",
+    )
+
+
 def _signature(ufunc: np.ufunc, options: dict[str, Any]) -> tuple[np.dtype | None, ...] | None:
     """The dtypes that `dtype=` or `signature=` ask for, inputs first; None for NumPy's choice."""
     signature = options.pop("signature", options.pop("sig", None))
     dtype = options.pop("dtype", None)
     if signature is None:
         return None if dtype is None else (*(None,) * ufunc.nin, *(checked_dtype(dtype),) * ufunc.nout)
+    if not isinstance(signature, (str, tuple, list)):
+        raise ArgumentError(
+            f"the signature of {describe(ufunc)} is a string or a tuple of dtypes",
+            where=user_line(),
+            got=type(signature).__name__,
+            remedy=f"write signature={ufunc.types[0]!r}, or dtype= for the dtype to compute in",
+        )
     if isinstance(signature, str):
         signature = signature.replace("->", "")
     return tuple(None if d is None else checked_dtype(d) for d in signature)
@@ -190,6 +220,8 @@ def write_out(function: str, result: Any, out: Any, where: Any = True, casting: 
     Raises:
         AssignmentError: `out` is a plain array, which cannot hold traced values.
     """
+    if where is None:
+        raise no_mask(function)
     if out is None:
         if where is not True:
             reject(function.removeprefix("numpy."), where=where)
@@ -209,6 +241,22 @@ def write_out(function: str, result: Any, out: Any, where: Any = True, casting: 
         mask = where if isinstance(where, Tracer) else np.asarray(where)
         out[...] = np.where(mask, result, out).astype(out.dtype)  # type: ignore[index]
     return out
+
+
+def write_whole(function: str, result: Any, out: Any, casting: Any = None) -> Any:
+    """`write_out` for functions that do not broadcast their result.
+
+    Raises:
+        ShapeError: `out` has another shape.
+    """
+    if isinstance(out, Tracer) and out.shape != result.shape:
+        raise ShapeError(
+            f"the array given to {function} as out= has not the shape of the result",
+            where=user_line(),
+            got=f"shape {out.shape} for a result of shape {result.shape}",
+            remedy=f"make it with functrace.numpy.zeros({result.shape})",
+        )
+    return write_out(function, result, out, True, casting)
 
 
 def plain_buffer(action: str, buffer: Any) -> AssignmentError:

@@ -22,6 +22,7 @@ from functrace.errors import (
 )
 from functrace.numpy._axes import as_index
 from functrace.numpy._dispatch import traced_functions, traced_ufuncs
+from functrace.numpy._refusals import UNCLEAR, explain_refusal
 from functrace.numpy._structural import flat, fresh
 from functrace.numpy.shape import convert_to
 from functrace.util import user_line
@@ -71,7 +72,11 @@ def _function_method(name: str) -> Callable[..., Any]:
                 remedy=f"numpy.{name} is not supported inside a traced function; compute it outside, or from "
                 "functions that are",
             )
-        return traced(self, *args, **kwargs)
+        try:
+            return traced(self, *args, **kwargs)
+        except UNCLEAR as error:
+            explain_refusal(error, function, (self, *args), kwargs)
+            raise
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`numpy.{name}` of this array."

@@ -32,6 +32,7 @@ __all__ = [
     "from_nested",
     "has_tracer",
     "promote",
+    "reals",
     "resolve",
     "shape_of",
 ]
@@ -72,10 +73,18 @@ def as_real_array(function: str, value: Any) -> Any:
     Raises:
         DTypeError: the operand is complex; its imaginary part would be lost.
     """
-    value = as_array(value)
+    return reals(f"numpy.{function}", as_array(value))
+
+
+def reals(function: str, value: Any) -> Any:
+    """The array itself if it is not complex.
+
+    Raises:
+        DTypeError: it is.
+    """
     if value.dtype.kind == "c":
         raise DTypeError(
-            f"numpy.{function} needs real numbers",
+            f"{function} needs real numbers",
             where=user_line(),
             got=value.dtype.name,
             remedy="apply it to numpy.real(x), numpy.imag(x) or numpy.abs(x)",
@@ -139,6 +148,22 @@ def checked_dtype(dtype: Any) -> np.dtype:
             remedy="give a numeric dtype such as float or numpy.float32; convert to others outside the traced function",
         )
     return found
+
+
+def require_real(what: str, value: Any, dtype: np.dtype) -> Any:
+    """The array `value`, on its way into an array of a dtype.
+
+    Raises:
+        DTypeError: it is complex and the dtype is not, which would drop its imaginary part.
+    """
+    if value.dtype.kind == "c" and dtype.kind != "c":
+        raise DTypeError(
+            f"{what} would lose the imaginary part",
+            where=user_line(),
+            got=f"{value.dtype.name} into {dtype.name}",
+            remedy="use numpy.real(...) of the value, or make the array complex first with .astype(complex)",
+        )
+    return value
 
 
 def dtype_of(value: Any) -> Any:

@@ -22,6 +22,7 @@ from functrace.numpy._dispatch import (
     traced_ufuncs,
     write_out,
 )
+from functrace.numpy._refusals import UNCLEAR, explain_refusal
 from functrace.numpy._ufunc_methods import ufunc_methods
 from functrace.util import user_line
 
@@ -51,7 +52,11 @@ def array_function(self: Tracer, function: Any, types: Any, args: Any, kwargs: A
     traced = traced_functions.get(function)
     if traced is None:
         raise unsupported_function(function)
-    return traced(*args, **kwargs)
+    try:
+        return traced(*args, **kwargs)
+    except UNCLEAR as error:
+        explain_refusal(error, function, args, kwargs)
+        raise
 
 
 def traced_form(ufunc: np.ufunc) -> Callable[..., Any] | None:

@@ -10,15 +10,18 @@ import numpy as np
 from functrace.core.primitive import Primitive
 from functrace.core.trace import Tracer
 from functrace.errors import AbstractValueError, ArgumentError, DTypeError, ShapeError
-from functrace.numpy._axes import reduction_axes
-from functrace.numpy._dispatch import write_out
+from functrace.numpy._axes import as_index, reduction_axes
+from functrace.numpy._dispatch import no_mask, write_whole
 from functrace.numpy._promotion import as_array, broadcast_operands, broadcast_to, cast
 from functrace.numpy._structural import fresh
 from functrace.primitives.elementwise import not_equal, select
 from functrace.primitives.families import reduce_sum, reshape
 from functrace.util import user_line
 
-__all__ = ["NO_VALUE", "Reduction", "accumulator", "combine", "is_true", "known", "same_option", "start_reduction"]
+__all__ = [
+    "NO_VALUE", "Reduction", "accumulator", "combine", "initial_value", "is_true", "known", "same_option",
+    "start_reduction",
+]  # fmt: skip
 
 NO_VALUE: Any = np._NoValue
 _INT64, _UINT64, _COUNT = np.dtype(np.int64), np.dtype(np.uint64), np.dtype(np.intp)
@@ -36,9 +39,30 @@ def is_true(x: Any) -> Any:
     return x if x.dtype.kind == "b" else not_equal(x, x.dtype.type(0))
 
 
-def combine(primitive: Primitive, x: Any, y: Any) -> Any:
-    """A binary primitive on an array and something that broadcasts to it, in the array's dtype."""
-    return primitive(*broadcast_operands([x, cast(as_array(y), x.dtype)]))
+def combine(function: str, primitive: Primitive, x: Any, initial: Any) -> Any:
+    """A binary primitive on a reduced array and the value that the reduction starts from, in the array's dtype.
+
+    Raises:
+        ArgumentError: that is no number of the array's kind.
+    """
+    return primitive(*broadcast_operands([x, initial_value(function, initial, x.dtype)]))
+
+
+def initial_value(function: str, initial: Any, dtype: np.dtype) -> Any:
+    """The number that a reduction starts from.
+
+    Raises:
+        ArgumentError: it is an array, or complex for real numbers.
+    """
+    value = as_array(initial)
+    if value.shape != () or (value.dtype.kind == "c") > (dtype.kind == "c"):
+        raise ArgumentError(
+            f"initial= of numpy.{function} is one number of the array's kind",
+            where=user_line(),
+            got=f"{value.dtype.name}[{','.join(map(str, value.shape))}] for {dtype.name}",
+            remedy="combine other values with the result",
+        )
+    return cast(value, dtype)
 
 
 def known(x: Any) -> Any | None:
@@ -99,7 +123,7 @@ class Reduction(NamedTuple):
             result = fresh(result)
         if self.keepdims and self.axes:
             result = self.kept(result)
-        return result if self.out is None else write_out(self.function, result, self.out)
+        return result if self.out is None else write_whole(self.function, result, self.out)
 
     def refuse_empty(self) -> None:
         """Raise where there is nothing to reduce.
@@ -123,8 +147,14 @@ def start_reduction(
     x = as_array(a)
     scalar_axis = not x.shape and type(axis) is int and axis in (0, -1)  # which NumPy lets pass
     axes = () if scalar_axis else reduction_axes(axis, len(x.shape))
-    mask = None if where is NO_VALUE or where is None or where is True else _mask(function, where, x.shape)
-    return x, Reduction(function, x.shape, axes, keepdims is not NO_VALUE and bool(keepdims), mask, out)
+    if where is None:
+        raise no_mask(f"numpy.{function}")
+    mask = None if where is NO_VALUE or where is True else _mask(function, where, x.shape)
+    if keepdims is NO_VALUE:
+        keepdims = False
+    elif not isinstance(keepdims, (bool, np.bool_)):
+        keepdims = as_index(keepdims, "keepdims") != 0
+    return x, Reduction(function, x.shape, axes, bool(keepdims), mask, out)
 
 
 def _mask(function: str, where: Any, shape: tuple[int, ...]) -> Any:

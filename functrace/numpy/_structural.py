@@ -12,6 +12,7 @@ import numpy as np
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.errors import ShapeError
 from functrace.numpy._assignment import mark_view
+from functrace.numpy._axes import normalize_axis
 from functrace.numpy._dispatch import implements, traced_functions
 from functrace.numpy._indexing import plan_index, read, write
 from functrace.numpy._promotion import as_array, cast, from_nested, has_tracer
@@ -21,6 +22,7 @@ from functrace.util import user_line
 
 __all__ = [
     "as_arrays",
+    "check_joinable",
     "cut",
     "flat",
     "fresh",
@@ -29,6 +31,7 @@ __all__ = [
     "part_of",
     "rearranged",
     "select_along",
+    "single_axis",
     "structural",
     "view_of",
 ]
@@ -133,6 +136,23 @@ def _empty(function: str, got: str) -> ShapeError:
     )
 
 
+def check_joinable(function: str, arrays: list[Any], axis: int) -> None:
+    """Refuse arrays that differ elsewhere than on `axis`.
+
+    Raises:
+        ShapeError: they do.
+    """
+    first = arrays[0]
+    rest = first.shape[:axis] + first.shape[axis + 1 :]
+    if any(a.ndim != first.ndim or a.shape[:axis] + a.shape[axis + 1 :] != rest for a in arrays):
+        raise ShapeError(
+            f"numpy.{function} needs arrays that differ in length on the joined axis only",
+            where=user_line(),
+            got=f"shapes {', '.join(str(a.shape) for a in arrays)} for axis {axis}",
+            remedy="broadcast or reshape the arrays first; numpy.stack joins equal shapes along a new axis",
+        )
+
+
 def join(arrays: list[Any], axis: int, dtype: np.dtype | None = None) -> Any:
     """The arrays, equal but on `axis`, one after the other in their common dtype; always a new object."""
     dtype = np.result_type(*{a.dtype for a in arrays}) if dtype is None else dtype
@@ -197,3 +217,8 @@ def _run(x: Any, axis: int, start: int, step: int, count: int) -> Any:
 def flat(x: Any) -> Any:
     """The array in one dimension."""
     return x if len(x.shape) == 1 else reshape(x, shape=(math.prod(x.shape),))
+
+
+def single_axis(x: Any, axis: int | None) -> tuple[Any, int]:
+    """The array and its one axis from 0; for None the array in one dimension."""
+    return (flat(x), 0) if axis is None else (x, normalize_axis(axis, len(x.shape)))

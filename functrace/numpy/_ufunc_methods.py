@@ -14,10 +14,19 @@ import numpy as np
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, IndexingError, ShapeError, UnsupportedFunctionError
 from functrace.numpy._axes import normalize_axes, normalize_axis
-from functrace.numpy._dispatch import describe, plain_buffer, reject, traced_functions, traced_ufuncs, write_out
+from functrace.numpy._dispatch import (
+    describe,
+    plain_buffer,
+    reject,
+    traced_functions,
+    traced_ufuncs,
+    write_out,
+    write_whole,
+)
 from functrace.numpy._promotion import as_array, cast, checked_dtype, dtype_of, resolve
+from functrace.numpy._reducing import initial_value
+from functrace.primitives.cumulative import cumlogsumexp, cummax, cummin
 from functrace.primitives.families import reshape
-from functrace.primitives.reduction import cumlogsumexp, cummax, cummin
 from functrace.primitives.shape import concatenate, full, slice_
 from functrace.util import user_line
 
@@ -56,7 +65,7 @@ def reduce(ufunc: np.ufunc, x: Any, **options: Any) -> Any:
         result = function(x, axis=axis, **options)
     else:
         result = _fold(ufunc, as_array(x), axis, **options)
-    return write_out(f"{describe(ufunc)}.reduce", result, out)
+    return write_whole(f"{describe(ufunc)}.reduce", result, out)
 
 
 def accumulate(ufunc: np.ufunc, x: Any, **options: Any) -> Any:
@@ -73,7 +82,7 @@ def accumulate(ufunc: np.ufunc, x: Any, **options: Any) -> Any:
         result = _SCAN_PRIMITIVES[ufunc](_loop_operand(ufunc, x, dtype), axis=place, reverse=False)
     else:
         result = _accumulate(ufunc, x, normalize_axis(axis, len(x.shape)), dtype)
-    return write_out(f"{describe(ufunc)}.accumulate", result, out)
+    return write_whole(f"{describe(ufunc)}.accumulate", result, out)
 
 
 def reduceat(ufunc: np.ufunc, x: Any, indices: Any, **options: Any) -> Any:
@@ -88,7 +97,7 @@ def reduceat(ufunc: np.ufunc, x: Any, indices: Any, **options: Any) -> Any:
         piece = _slice(x, axis, start, max(stop, start + 1))
         pieces.append(reduce(ufunc, piece, axis=axis, keepdims=True, **options))
     result = concatenate(*pieces, axis=axis) if pieces else _slice(x, axis, 0, 0)
-    return write_out(f"{describe(ufunc)}.reduceat", result, out)
+    return write_whole(f"{describe(ufunc)}.reduceat", result, out)
 
 
 def outer(ufunc: np.ufunc, x: Any, y: Any, **options: Any) -> Any:
@@ -203,7 +212,7 @@ def _fold(
     for a in axes:
         x = _fold_axis(ufunc, apply, x, a)
     if initial is not np._NoValue and initial is not None:
-        x = apply(cast(as_array(initial), x.dtype), x)
+        x = apply(initial_value(f"{ufunc.__name__}.reduce", initial, x.dtype), x)
     kept = tuple(n for i, n in enumerate(x.shape) if i not in axes)
     return x if keepdims else reshape(x, shape=kept)
 

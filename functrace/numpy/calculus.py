@@ -8,14 +8,22 @@ import numpy as np
 
 from functrace.errors import ArgumentError, DTypeError, ShapeError
 from functrace.numpy._axes import as_index, normalize_axes, normalize_axis
-from functrace.numpy._promotion import as_array, as_operand, as_real_array, broadcast_to, cast, promote
+from functrace.numpy._promotion import (
+    as_array,
+    as_operand,
+    as_real_array,
+    broadcast_to,
+    cast,
+    promote,
+    require_real,
+)
 from functrace.numpy._reducing import NO_VALUE, same_option
-from functrace.numpy._structural import cut, flat, join, structural
+from functrace.numpy._structural import check_joinable, cut, flat, join, structural
 from functrace.primitives import elementwise as p
 from functrace.primitives.convolution import convolve as convolve_primitive
+from functrace.primitives.cumulative import cumsum
 from functrace.primitives.families import reshape
 from functrace.primitives.indexing import gather, searchsorted
-from functrace.primitives.reduction import cumsum
 from functrace.primitives.shape import reverse
 from functrace.primitives.sorting import argsort
 from functrace.util import user_line
@@ -45,7 +53,9 @@ def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = NO_VALUE, append: An
     place = normalize_axis(axis, len(x.shape))
     edges = [None if e is NO_VALUE else _edge(e, x.shape, place) for e in (prepend, append)]
     parts = [part for part in (edges[0], x, edges[1]) if part is not None]
-    x = join(parts, place) if len(parts) > 1 else x
+    if len(parts) > 1:
+        check_joinable("diff", parts, place)
+        x = join(parts, place)
     for _ in range(count):
         if x.shape[place] == 0:
             break
@@ -63,7 +73,7 @@ def _edge(value: Any, shape: tuple[int, ...], axis: int) -> Any:
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
     """The differences of neighbours in the flattened array, between given ends."""
     x = flat(as_array(ary))
-    steps = p.sub(cut(x, 0, 1, x.shape[0]), cut(x, 0, 0, x.shape[0] - 1)) if x.shape[0] else x
+    steps = np.subtract(cut(x, 0, 1, x.shape[0]), cut(x, 0, 0, x.shape[0] - 1)) if x.shape[0] else x
     parts = []
     for end in (to_begin, to_end):
         end = None if end is None else flat(as_array(end))
@@ -191,6 +201,19 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
 # interpolation
 
 
+def _end(name: str, value: Any, dtype: np.dtype) -> Any:
+    """The value of an interpolant beyond an end."""
+    number = require_real(f"{name}= of numpy.interp", as_array(value), dtype)
+    if number.shape != ():
+        raise ShapeError(
+            f"{name}= of numpy.interp is one number",
+            where=user_line(),
+            got=f"shape {number.shape}",
+            remedy="choose between arrays with numpy.where",
+        )
+    return cast(number, dtype)
+
+
 @structural(np.interp)
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Any:
     """Piecewise linear interpolation, differentiable in x, xp and fp; at a knot the slope is that on its right.
@@ -211,8 +234,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
         left = right = None
         at, knots, values = _periodic(at, knots, values, abs(as_array(period)))
     count = knots.shape[0]
-    left = values[0] if left is None else cast(as_array(left), values.dtype)
-    right = values[count - 1] if right is None else cast(as_array(right), values.dtype)
+    left = values[0] if left is None else _end("left", left, values.dtype)
+    right = values[count - 1] if right is None else _end("right", right, values.dtype)
     below, above = np.less(at, knots[0]), np.greater(at, knots[count - 1])
     if count == 1:
         inside = broadcast_to(values[0], at.shape)

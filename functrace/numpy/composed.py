@@ -78,10 +78,25 @@ def sign(x: Any) -> Any:
     if x.dtype.kind != "c":
         return p.sign(x)
     size = p.abs_(x)
-    origin = p.equal(size, p.zero_of(size))
+    zero = p.zero_of(size)
+    origin, far = p.equal(size, zero), p.isinf(size)
     one = p.zero_of(x) + 1
-    size = p.complex_(p.select(origin, p.zero_of(size) + 1, size), p.zero_of(size))
-    return p.select(origin, p.zero_of(x), p.div(p.select(origin, one, x), size))
+    apart = p.logical_or(origin, far)
+    size = p.complex_(p.select(apart, zero + 1, size), zero)
+    finite = p.select(origin, p.zero_of(x), p.div(p.select(apart, one, x), size))
+    return p.select(far, p.stop_gradient(_direction_of_infinity(p.real(x), p.imag(x))), finite)
+
+
+def _direction_of_infinity(x: Any, y: Any) -> Any:
+    """1, -1, i or -i for the numbers x + iy of which one part is infinite, NaN for both."""
+    along, across = p.isinf(x), p.isinf(y)
+    nowhere = p.zero_of(x) + x.dtype.type(np.nan)
+    undefined = p.logical_and(along, across)
+
+    def part(value: Any, infinite: Any) -> Any:
+        return p.select(undefined, nowhere, p.select(infinite, p.sign(value), p.zero_of(value)))
+
+    return p.complex_(part(x, along), part(y, across))
 
 
 @composed_ufunc(np.heaviside)

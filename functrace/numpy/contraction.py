@@ -79,7 +79,7 @@ def matmul(x: Any, y: Any, **options: Any) -> Any:
     return product("matmul", x, (*left, 0, 1), y, (*right, 1, 2), (*longer, 0, 2))
 
 
-def _at_axis(function: str, x: Any, y: Any, axis: Any) -> tuple[Any, Any]:
+def _at_axis(x: Any, y: Any, axis: Any) -> tuple[Any, Any]:
     """Both operands with the given axis as their last."""
 
     def last(value: Any) -> Any:
@@ -94,7 +94,7 @@ def vecdot(x: Any, y: Any, axis: int = -1, **options: Any) -> Any:
     """Dot product along an axis, the first operand conjugated; other axes broadcast."""
     if options:
         reject("vecdot", **options)
-    x, y = _at_axis("vecdot", x, y, axis)
+    x, y = _at_axis(x, y, axis)
     if x.shape[-1] != y.shape[-1]:
         raise mismatch("vecdot", x, y, "the summed axes must have one length")
     left, right = stack_labels(len(x.shape) - 1), stack_labels(len(y.shape) - 1)
@@ -227,7 +227,7 @@ def cross(a: Any, b: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axi
     if axis is not None:
         axisa = axisb = axisc = axis
     x, y = operands(a, b)
-    x, y = _at_axis("cross", x, x, axisa)[0], _at_axis("cross", y, y, axisb)[0]
+    x, y = _at_axis(x, x, axisa)[0], _at_axis(y, y, axisb)[0]
     lengths = x.shape[-1], y.shape[-1]
     if not {*lengths} <= {2, 3}:
         raise mismatch("cross", x, y, "vectors must have 2 or 3 components")

@@ -14,7 +14,7 @@ import numpy as np
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import canonicalize
 from functrace.errors import ArgumentError, ShapeError
-from functrace.numpy._axes import as_index, as_shape, normalize_axis
+from functrace.numpy._axes import as_index, as_lengths, normalize_axis
 from functrace.numpy._dispatch import implements, plain_buffer, traced_ufuncs, write_out
 from functrace.numpy._promotion import (
     as_array,
@@ -57,22 +57,8 @@ def _buffer(value: Any) -> Any:
 def _filled(shape: Any, value: Any, dtype: np.dtype) -> Any:
     """A traced array of one number."""
     trace = current_trace()
-    params = {"shape": _lengths(shape), "value": value, "dtype": dtype}
+    params = {"shape": as_lengths(shape), "value": value, "dtype": dtype}
     return full_primitive.impl(**params) if trace is EVAL else trace.create(full_primitive, params)
-
-
-def _lengths(shape: Any) -> tuple[int, ...]:
-    """A shape of non-negative lengths.
-
-    Raises:
-        ShapeError: a length is negative.
-    """
-    found = as_shape(shape)
-    if any(n < 0 for n in found):
-        raise ShapeError(
-            "lengths in a shape must not be negative", where=user_line(), got=repr(shape), remedy="use lengths from 0"
-        )
-    return found
 
 
 @implements(np.zeros)
@@ -99,7 +85,7 @@ def full(
 ) -> Any:
     """An array of one value (or of an array broadcast), which may be traced."""
     value = as_array(fill_value)
-    return _full(_lengths(shape), value, value.dtype if dtype is None else checked_dtype(dtype))
+    return _full(as_lengths(shape), value, value.dtype if dtype is None else checked_dtype(dtype))
 
 
 def _full(shape: tuple[int, ...], value: Any, dtype: np.dtype) -> Any:
@@ -117,10 +103,10 @@ def _full(shape: tuple[int, ...], value: Any, dtype: np.dtype) -> Any:
     return _filled(shape, value.item(), dtype) if not value.shape else _buffer(np.full(shape, value))
 
 
-def _like(function: str, a: Any, dtype: Any, shape: Any) -> tuple[tuple[int, ...], np.dtype]:
+def _like(a: Any, dtype: Any, shape: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype of an array made like another."""
     x = a if isinstance(a, Tracer) else as_array(a)
-    return x.shape if shape is None else _lengths(shape), x.dtype if dtype is None else checked_dtype(dtype)
+    return x.shape if shape is None else as_lengths(shape), x.dtype if dtype is None else checked_dtype(dtype)
 
 
 @implements(np.zeros_like)
@@ -128,7 +114,7 @@ def zeros_like(
     a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
     """Zeros in the shape and dtype of another array; traced, so that they can be assigned to."""
-    found, kind = _like("zeros_like", a, dtype, shape)
+    found, kind = _like(a, dtype, shape)
     return _filled(found, 0, kind)
 
 
@@ -137,7 +123,7 @@ def ones_like(
     a: Any, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
     """Ones in the shape and dtype of another array; traced, so that they can be assigned to."""
-    found, kind = _like("ones_like", a, dtype, shape)
+    found, kind = _like(a, dtype, shape)
     return _filled(found, 1, kind)
 
 
@@ -146,7 +132,7 @@ def empty_like(
     prototype: Any, /, dtype: Any = None, order: str = "K", subok: bool = True, shape: Any = None, *, device: Any = None
 ) -> Any:
     """An array like another, to be filled by assignment; inside a trace it holds zeros."""
-    found, kind = _like("empty_like", prototype, dtype, shape)
+    found, kind = _like(prototype, dtype, shape)
     return _filled(found, 0, kind)
 
 
@@ -162,7 +148,7 @@ def full_like(
     device: Any = None,
 ) -> Any:
     """An array of one value, which may be traced, in the shape and dtype of another array."""
-    found, kind = _like("full_like", a, dtype, shape)
+    found, kind = _like(a, dtype, shape)
     return _full(found, as_array(fill_value), kind)
 
 
@@ -239,6 +225,9 @@ def _as(numpy_function: Any, ndmin: int, layout: str = "K") -> Any:
     def traced(a: Any, dtype: Any = None, order: str | None = None, **kwargs: Any) -> Any:
         if not has_tracer(a):
             return numpy_function(a, dtype, **({} if order is None else {"order": order}), **kwargs)
+        unknown = kwargs.keys() - {"copy", "device", "like"}
+        if unknown:
+            raise TypeError(f"{name}() got an unexpected keyword argument {min(unknown)!r}")
         out = array(a, dtype, copy=kwargs.get("copy"), ndmin=ndmin)
         if out is a and (order or layout) not in ("K", "A") and (a.ndim > 1 or a.views is not None):
             return view_of(a, fresh(a))  # a copy or not, as the array lies in NumPy's memory

@@ -15,7 +15,7 @@ from functrace.numpy._axes import as_index, normalize_axis
 from functrace.numpy._dispatch import plain_buffer, reject
 from functrace.numpy._indexing import plan_index, read, wrap_indices
 from functrace.numpy._promotion import as_array, as_real_array, cast, promote
-from functrace.numpy._structural import flat, move_axis, structural
+from functrace.numpy._structural import flat, move_axis, single_axis, structural
 from functrace.numpy.shape import broadcast_arrays
 from functrace.primitives import elementwise as p
 from functrace.primitives import indexing as primitives
@@ -88,7 +88,7 @@ def take(a: Any, indices: Any, axis: Any = None, out: Any = None, mode: str = "r
     reject("take", out=out)
     _mode("take", mode)
     x = as_array(a)
-    x, axis = (flat(x), 0) if axis is None else (x, normalize_axis(axis, len(x.shape)))
+    x, axis = single_axis(x, axis)
     if not x.shape:
         x = reshape(x, shape=(1,))
     return _index(x, _along(axis, _in_range(_as_indices(indices), x.shape[axis], axis, mode)))
@@ -143,7 +143,15 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Any:
 def compress(condition: Any, a: Any, axis: Any = None, out: Any = None) -> Any:
     """The slices along an axis where a condition with a known value is true."""
     reject("compress", out=out)
-    selected = np.flatnonzero(_known_condition("compress", condition))
+    chosen = _known_condition("compress", condition)
+    if chosen.ndim != 1:
+        raise ShapeError(
+            "numpy.compress takes a condition with one axis",
+            where=user_line(),
+            got=f"shape {chosen.shape}",
+            remedy="index with it instead, x[condition], or use numpy.extract",
+        )
+    selected = np.flatnonzero(chosen)
     return take(a, selected, axis)
 
 
@@ -233,7 +241,9 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
             remedy="map over the rows with functrace.vmap",
         )
     if sorter is not None:
-        sequence = _index(sequence, _as_indices(sorter))
+        order = _as_indices(sorter)
+        _require_size("searchsorted", "sorter", order.size, sequence.size)
+        sequence = _index(sequence, order)
     return primitives.searchsorted(sequence, values, side=side)
 
 
@@ -241,6 +251,13 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Any:
 def digitize(x: Any, bins: Any, right: bool = False) -> Any:
     """The bin that each value falls into: integers, without derivative. The bins' values must be known."""
     x, edges = as_real_array("digitize", x), _known_condition("digitize", as_real_array("digitize", bins))
+    if edges.ndim != 1:
+        raise ShapeError(
+            "bins of numpy.digitize must be one-dimensional",
+            where=user_line(),
+            got=f"shape {edges.shape}",
+            remedy="give the edges of the bins in one array, as in [0.0, 1.0, 2.5]",
+        )
     steps = np.diff(edges)
     side = "left" if right else "right"
     if (steps >= 0).all():
@@ -341,17 +358,32 @@ def put(a: Any, ind: Any, v: Any, mode: str = "raise") -> None:
 @structural(np.place)
 def place(arr: Any, mask: Any, vals: Any) -> None:
     """Assign, one after the other, to the elements of a traced array where a known mask is true."""
-    put(_target("place", arr), np.flatnonzero(_known_condition("place", mask)), vals)
+    x, chosen = _target("place", arr), _known_condition("place", mask)
+    _require_size("place", "mask", chosen.size, x.size)
+    put(x, np.flatnonzero(chosen), vals)
+
+
+def _require_size(function: str, name: str, size: int, wanted: int) -> None:
+    if size != wanted:
+        raise ShapeError(
+            f"the {name} of numpy.{function} has one element for each of the array",
+            where=user_line(),
+            got=f"{size} for {wanted}",
+            remedy=f"give a {name} of the array's shape",
+        )
 
 
 @structural(np.putmask)
 def putmask(a: Any, mask: Any, values: Any) -> None:
     """Assign where a mask is true: values of the array's shape, or repeated over its flattened elements."""
     x = _target("putmask", a)
-    values = as_array(values)
+    values, chosen = as_array(values), as_array(mask)
+    if chosen.shape != x.shape:
+        _require_size("putmask", "mask", chosen.size, x.size)
+        chosen = reshape(chosen, shape=x.shape)
     if values.shape != x.shape:
         values = reshape(_cycled(values, x.size), shape=x.shape)
-    x[...] = p.select(cast(as_array(mask), np.dtype(bool)), fit(values, x.shape, x.dtype), x)  # type: ignore[index]
+    x[...] = p.select(cast(chosen, np.dtype(bool)), fit(values, x.shape, x.dtype), x)  # type: ignore[index]
 
 
 @structural(np.fill_diagonal)

@@ -8,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from functrace.errors import ArgumentError, ShapeError
-from functrace.numpy._axes import (
-    as_shape,
-    concrete_integers,
-    normalize_axis,
-    numpy_index_map,
-)
-from functrace.numpy._dispatch import write_out
-from functrace.numpy._promotion import as_array, broadcast_shape, cast, checked_dtype, has_tracer
+from functrace.numpy._axes import as_shape, concrete_integers, normalize_axis, numpy_index_map
+from functrace.numpy._dispatch import write_whole
+from functrace.numpy._promotion import as_array, broadcast_shape, cast, checked_dtype, has_tracer, require_real
 from functrace.numpy._promotion import broadcast_to as broadcast_value
 from functrace.numpy._structural import (
     as_arrays,
+    check_joinable,
     cut,
     flat,
     fresh,
@@ -26,6 +22,7 @@ from functrace.numpy._structural import (
     move_axis,
     part_of,
     select_along,
+    single_axis,
     structural,
     view_of,
 )
@@ -64,14 +61,7 @@ def _concatenate(arrays: list[Any], axis: Any, function: str, dtype: Any = None,
             remedy="use numpy.stack, or functrace.numpy.array, to make an array of scalars",
         )
     place = normalize_axis(axis, first.ndim)
-    rest = first.shape[:place] + first.shape[place + 1 :]
-    if any(a.ndim != first.ndim or a.shape[:place] + a.shape[place + 1 :] != rest for a in arrays):
-        raise ShapeError(
-            f"numpy.{function} needs arrays that differ in length on the joined axis only",
-            where=user_line(),
-            got=f"shapes {', '.join(str(a.shape) for a in arrays)} for axis {axis}",
-            remedy="broadcast or reshape the arrays first; numpy.stack joins equal shapes along a new axis",
-        )
+    check_joinable(function, arrays, place)
     return join(_common(arrays, dtype, casting), place)
 
 
@@ -81,7 +71,7 @@ def concatenate(
 ) -> Any:
     """The arrays one after the other along an existing axis."""
     joined = _concatenate(as_arrays("concatenate", arrays), axis, "concatenate", dtype, casting)
-    return write_out("concatenate", joined, out, True, casting)
+    return write_whole("concatenate", joined, out, casting)
 
 
 concat = concatenate
@@ -100,7 +90,7 @@ def stack(arrays: Any, axis: int = 0, out: Any = None, *, dtype: Any = None, cas
             remedy="broadcast them first, or use numpy.concatenate for arrays of different lengths",
         )
     place = normalize_axis(axis, first.ndim + 1)
-    return write_out("stack", stack_primitive(*_common(values, dtype, casting), axis=place), out, True, casting)
+    return write_whole("stack", stack_primitive(*_common(values, dtype, casting), axis=place), out, casting)
 
 
 def _stacked(function: Any, widen: Any, axis: int) -> Any:
@@ -277,11 +267,7 @@ def tile(A: Any, reps: Any) -> Any:
 @structural(np.repeat)
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     """Each element repeated; counts are concrete, one for all or one for each."""
-    x = as_array(a)
-    if axis is None:
-        x, place = flat(x), 0
-    else:
-        place = normalize_axis(axis, x.ndim)
+    x, place = single_axis(as_array(a), axis)
     counts = concrete_integers(repeats, "repeats of numpy.repeat")
     length = x.shape[place]
     if counts.size == 1 and counts.item() >= 0:
@@ -315,14 +301,10 @@ def _roll(x: Any, shift: int, axis: int) -> Any:
 @structural(np.insert)
 def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Any:
     """Values put in before concrete positions along an axis."""
-    x = as_array(arr)
-    if axis is None:
-        x, place = flat(x), 0
-    else:
-        place = normalize_axis(axis, x.ndim)
+    x, place = single_axis(as_array(arr), axis)
     length = x.shape[place]
     positions: Any = obj if isinstance(obj, slice) else concrete_integers(obj, "positions of numpy.insert")
-    new = as_array(values)
+    new = require_real("numpy.insert", as_array(values), x.dtype)
     new = convert_to(new, x.dtype, copy=False)
     if new.ndim < x.ndim:
         new = reshape_primitive(new, shape=(1,) * (x.ndim - new.ndim) + new.shape)
@@ -352,11 +334,7 @@ def insert(arr: Any, obj: Any, values: Any, axis: Any = None) -> Any:
 @structural(np.delete)
 def delete(arr: Any, obj: Any, axis: Any = None) -> Any:
     """The array without the elements at concrete positions along an axis."""
-    x = as_array(arr)
-    if axis is None:
-        x, place = flat(x), 0
-    else:
-        place = normalize_axis(axis, x.ndim)
+    x, place = single_axis(as_array(arr), axis)
     positions = obj if isinstance(obj, slice) else concrete_integers(obj, "positions of numpy.delete")
     kept = numpy_index_map(np.delete, np.arange(x.shape[place]), positions)
     return select_along(x, kept, place)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from functrace.errors import ArgumentError, DTypeError
-from functrace.numpy._dispatch import reject, write_out
+from functrace.numpy._dispatch import reject, write_whole
 from functrace.numpy._promotion import as_array, as_operand, as_real_array, broadcast_operands, cast, dtype_of
 from functrace.numpy._reducing import NO_VALUE, Reduction, known, same_option, start_reduction
 from functrace.numpy._structural import cut, structural
@@ -108,7 +108,7 @@ def _quantile(
         result = _or_nan(result, elements)
     if call.keepdims:
         result = np.reshape(result, (*q.shape, *(1 if i in call.axes else n for i, n in enumerate(call.shape))))
-    return write_out(function, result, out)
+    return write_whole(function, result, out)
 
 
 def _fractions(function: str, q: Any, dtype: np.dtype, scale: float) -> Any:

@@ -14,12 +14,13 @@ from functrace.core.primitive import Primitive
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, ShapeError
 from functrace.numpy._axes import normalize_axis, reduction_axes
-from functrace.numpy._dispatch import write_out
+from functrace.numpy._dispatch import write_whole
 from functrace.numpy._promotion import as_array, cast, checked_dtype
 from functrace.numpy._reducing import NO_VALUE, accumulator, combine, is_true, known, start_reduction
-from functrace.numpy._structural import flat, structural
+from functrace.numpy._structural import flat, single_axis, structural
+from functrace.primitives import cumulative
 from functrace.primitives import reduction as r
-from functrace.primitives.elementwise import fmax, fmin, isnan, maximum, minimum, mul, select, sub
+from functrace.primitives.elementwise import fmax, fmin, isnan, maximum, minimum, mul, select
 from functrace.primitives.families import add
 from functrace.primitives.shape import concatenate, full
 from functrace.util import user_line
@@ -55,7 +56,7 @@ def _total(
     x = cast(x, accumulator(x.dtype) if dtype is None else checked_dtype(dtype))
     result = primitive(call.masked(x, identity), axes=call.axes) if call.axes else call.masked(x, identity)
     if initial is not NO_VALUE and initial is not None:
-        result = combine(joined, result, initial)
+        result = combine(function, joined, result, initial)
     return call.finish(result, operand)
 
 
@@ -141,7 +142,7 @@ def _extremum(
         kept = tuple([n for i, n in enumerate(x.shape) if i not in call.axes])
         result = full(shape=kept, value=neutral(x.dtype), dtype=x.dtype)
     if bounded:
-        result = combine(joined, result, initial)
+        result = combine(function, joined, result, initial)
     return call.finish(result, x)
 
 
@@ -190,7 +191,7 @@ amax, amin = structural(np.amax)(max), structural(np.amin)(min)
 def ptp(a: Any, axis: Any = None, out: Any = None, keepdims: Any = NO_VALUE) -> Any:
     """Maximum minus minimum."""
     x = as_array(a)
-    return write_out("ptp", sub(max(x, axis, None, keepdims), min(x, axis, None, keepdims)), out)
+    return write_whole("ptp", np.subtract(max(x, axis, None, keepdims), min(x, axis, None, keepdims)), out)
 
 
 # truth
@@ -238,6 +239,7 @@ def argmin(a: Any, axis: Any = None, out: Any = None, *, keepdims: Any = NO_VALU
 def _refuse_all_nan(a: Any, axis: Any) -> None:
     """Raise where a slice is known to hold nothing but NaNs, as NumPy does."""
     x = as_array(a)
+    axis = None if axis is None else normalize_axis(axis, len(x.shape))
     value = known(isnan(x)) if x.dtype.kind in "fc" else None
     if value is not None and np.any(np.all(value, axis=axis)):
         raise ArgumentError(
@@ -271,19 +273,19 @@ def _cumulate(function: str, primitive: Primitive, a: Any, axis: Any, dtype: Any
         x = flat(x)
         axis = 0 if axis is None else normalize_axis(axis, 1)
     x = cast(x, accumulator(x.dtype) if dtype is None else checked_dtype(dtype))
-    return write_out(function, primitive(x, axis=normalize_axis(axis, len(x.shape)), reverse=False), out)
+    return write_whole(function, primitive(x, axis=normalize_axis(axis, len(x.shape)), reverse=False), out)
 
 
 @structural(np.cumsum)
 def cumsum(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """The sums of all leading elements along an axis."""
-    return _cumulate("cumsum", r.cumsum, a, axis, dtype, out)
+    return _cumulate("cumsum", cumulative.cumsum, a, axis, dtype, out)
 
 
 @structural(np.cumprod)
 def cumprod(a: Any, axis: Any = None, dtype: Any = None, out: Any = None) -> Any:
     """The products of all leading elements along an axis; the derivative is exact where elements are zero."""
-    return _cumulate("cumprod", r.cumprod, a, axis, dtype, out)
+    return _cumulate("cumprod", cumulative.cumprod, a, axis, dtype, out)
 
 
 def cummax(a: Any, axis: Any = None) -> Any:
@@ -292,7 +294,7 @@ def cummax(a: Any, axis: Any = None) -> Any:
     >>> cummax(np.array([1.0, 3.0, 2.0]))
     array([1., 3., 3.])
     """
-    return _extremes("cummax", r.cummax, a, axis)
+    return _extremes(cumulative.cummax, a, axis)
 
 
 def cummin(a: Any, axis: Any = None) -> Any:
@@ -301,14 +303,12 @@ def cummin(a: Any, axis: Any = None) -> Any:
     >>> cummin(np.array([2.0, 3.0, 1.0]))
     array([2., 2., 1.])
     """
-    return _extremes("cummin", r.cummin, a, axis)
+    return _extremes(cumulative.cummin, a, axis)
 
 
-def _extremes(function: str, primitive: Primitive, a: Any, axis: Any) -> Any:
-    x = as_array(a)
-    if axis is None:
-        x, axis = flat(x), 0
-    return primitive(x, axis=normalize_axis(axis, len(x.shape)), reverse=False)
+def _extremes(primitive: Primitive, a: Any, axis: Any) -> Any:
+    x, place = single_axis(as_array(a), axis)
+    return primitive(x, axis=place, reverse=False)
 
 
 @structural(np.nancumsum)
@@ -339,7 +339,7 @@ def _cumulative(
     if include:
         edge = full(shape=(*x.shape[:axis], 1, *x.shape[axis + 1 :]), value=identity, dtype=result.dtype)
         result = concatenate(edge, result, axis=axis)
-    return write_out(function, result, out)
+    return write_whole(function, result, out)
 
 
 @structural(np.cumulative_sum)

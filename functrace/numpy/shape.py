@@ -219,7 +219,8 @@ def squeeze(a: Any, axis: Any = None) -> Any:
 def expand_dims(a: Any, axis: Any) -> Any:
     """New axes of length 1 at the given positions of the result."""
     x = as_array(a)
-    count = len(axis) if isinstance(axis, (tuple, list)) else 1
+    axis = axis if isinstance(axis, (tuple, list)) else (as_index(axis, "axis"),)
+    count = len(axis)
     places = normalize_axes(axis, x.ndim + count)
     lengths = iter(x.shape)
     target = tuple(1 if i in places else next(lengths) for i in range(x.ndim + count))

@@ -11,7 +11,7 @@ from functrace.numpy._axes import normalize_axes, normalize_axis
 from functrace.numpy._dispatch import reject
 from functrace.numpy._promotion import as_array, has_tracer
 from functrace.numpy._reducing import same_option
-from functrace.numpy._structural import as_arrays, flat, fresh, structural
+from functrace.numpy._structural import as_arrays, fresh, single_axis, structural
 from functrace.primitives import sorting as primitives
 from functrace.primitives.sorting import take_along
 from functrace.util import user_line
@@ -24,10 +24,7 @@ _KINDS = (None, "quicksort", "heapsort", "mergesort", "stable")
 def _operand(function: str, a: Any, axis: int | None, order: Any = None) -> tuple[Any, int]:
     """The array and the axis to sort, flattened for axis None."""
     reject(function, order=order)
-    x = as_array(a)
-    if axis is None:
-        return flat(x), 0
-    return x, normalize_axis(axis, len(x.shape))
+    return single_axis(as_array(a), axis)
 
 
 def _kind(function: str, kind: Any, stable: Any) -> str:

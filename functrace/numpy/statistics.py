@@ -9,8 +9,8 @@ import numpy as np
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, ShapeError
 from functrace.numpy._axes import normalize_axes
-from functrace.numpy._dispatch import write_out
-from functrace.numpy._promotion import as_array, broadcast_to, cast, checked_dtype
+from functrace.numpy._dispatch import no_mask, write_whole
+from functrace.numpy._promotion import as_array, broadcast_shape, broadcast_to, cast, checked_dtype, require_real
 from functrace.numpy._reducing import NO_VALUE, Reduction, known, start_reduction
 from functrace.numpy._structural import structural
 from functrace.primitives import elementwise as p
@@ -89,7 +89,16 @@ def _spread(
         )
     x, call = start_reduction(function, a, axis, keepdims, where, out)
     work, result = _dtypes(x, dtype)
-    center = None if mean is NO_VALUE or mean is None else cast(as_array(mean), work)
+    center = None
+    if mean is not NO_VALUE and mean is not None:
+        center = cast(require_real(f"mean= of numpy.{function}", as_array(mean), work), work)
+        if broadcast_shape(center.shape, x.shape) != x.shape:
+            raise ShapeError(
+                f"mean= of numpy.{function} does not broadcast to the array",
+                where=user_line(),
+                got=f"mean of shape {center.shape} for shape {x.shape}",
+                remedy="take the mean with keepdims=True",
+            )
     modulus = x.dtype.kind == "c"
     if work.kind in "biu":
         raise DTypeError(
@@ -125,9 +134,13 @@ def _counted(a: Any, where: Any) -> Any:
     """The mask of elements that are not NaN and count."""
     x = as_array(a)
     mask = p.logical_not(p.isnan(x)) if x.dtype.kind in "fc" else NO_VALUE
-    if where is NO_VALUE or where is None or where is True:
+    if where is None:
+        raise no_mask("a statistic without NaN")
+    if where is NO_VALUE or where is True:
         return mask
     given = as_array(where)
+    if given.dtype.kind != "b":
+        return given  # which is refused
     return given if mask is NO_VALUE else np.logical_and(mask, given)
 
 
@@ -150,7 +163,7 @@ def _nan_spread(
         _, call = start_reduction(function, a, axis, keepdims, mask)
         count = call.finish(call.count(_FLOAT64))
         result = np.where(count <= (ddof if correction is NO_VALUE else correction), result.dtype.type(np.nan), result)
-    return write_out(function, result, out)
+    return write_whole(function, result, out)
 
 
 @structural(np.nanvar)

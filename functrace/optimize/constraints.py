@@ -208,7 +208,11 @@ def bounds_of_variables(
     if isinstance(bounds, tuple) and len(bounds) == 2:
         return spread_bounds(bounds[0], bounds[1], structure, shapes, what)
     size = sum(int(np.prod(s)) for s in shapes)
-    if isinstance(bounds, (list, tuple, np.ndarray)) and all(np.shape(pair) == (2,) for pair in bounds):
+    if (
+        isinstance(bounds, (list, tuple, np.ndarray))
+        and np.ndim(bounds)
+        and all(np.shape(pair) == (2,) for pair in bounds)
+    ):
         if len(bounds) != size:
             raise ShapeError(
                 "a list of bounds needs one pair per variable",

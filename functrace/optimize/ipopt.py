@@ -6,7 +6,9 @@ converted and no derivative of CasADi's takes part.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +30,7 @@ INTERFACES = ("cyipopt", "casadi")
 
 def available_interfaces() -> list[str]:
     """Which ways to IPOPT are installed, the preferred one first."""
-    return [name for name in INTERFACES if importlib.util.find_spec(name) is not None]
+    return [name for name in INTERFACES if name in sys.modules or importlib.util.find_spec(name) is not None]
 
 
 def solve_by_ipopt(
@@ -124,44 +126,50 @@ class _Failure:
         return guarded
 
 
+@functools.cache
+def _buffers(casadi: Any) -> Any:
+    """The class of CasADi functions of buffers, made once: CasADi takes its time for a class."""
+
+    class Buffers(casadi.Callback):
+        def __init__(self, name: str, ins: dict[str, Any], outs: dict[str, Any], run: Callable[..., int]) -> None:
+            casadi.Callback.__init__(self)
+            self.ins, self.outs, self.run = list(ins.items()), list(outs.items()), run
+            self.construct(name, {})
+
+        def get_n_in(self) -> int:
+            return len(self.ins)
+
+        def get_n_out(self) -> int:
+            return len(self.outs)
+
+        def get_name_in(self, i: int) -> str:
+            return self.ins[i][0]
+
+        def get_name_out(self, i: int) -> str:
+            return self.outs[i][0]
+
+        def get_sparsity_in(self, i: int) -> Any:
+            return self.ins[i][1]
+
+        def get_sparsity_out(self, i: int) -> Any:
+            return self.outs[i][1]
+
+        def has_eval_buffer(self) -> bool:
+            return True
+
+        def eval_buffer(self, arg: Any, res: Any) -> int:
+            return self.run([_view(a) for a in arg], [_view(r) for r in res])
+
+    return Buffers
+
+
 def _callback(casadi: Any, name: str, ins: dict[str, Any], outs: dict[str, Any], run: Callable[..., int]) -> Any:
     """A CasADi function of buffers: None for what is not asked for, else arrays of nonzeros.
 
     Args:
         ins, outs: names and sparsities.
     """
-    in_items, out_items = list(ins.items()), list(outs.items())
-
-    class Buffers(casadi.Callback):
-        def __init__(self) -> None:
-            casadi.Callback.__init__(self)
-            self.construct(name, {})
-
-        def get_n_in(self) -> int:
-            return len(in_items)
-
-        def get_n_out(self) -> int:
-            return len(out_items)
-
-        def get_name_in(self, i: int) -> str:
-            return in_items[i][0]
-
-        def get_name_out(self, i: int) -> str:
-            return out_items[i][0]
-
-        def get_sparsity_in(self, i: int) -> Any:
-            return in_items[i][1]
-
-        def get_sparsity_out(self, i: int) -> Any:
-            return out_items[i][1]
-
-        def has_eval_buffer(self) -> bool:
-            return True
-
-        def eval_buffer(self, arg: Any, res: Any) -> int:
-            return run([_view(a) for a in arg], [_view(r) for r in res])
-
-    return Buffers()
+    return _buffers(casadi)(name, ins, outs, run)
 
 
 def _view(buffer: Any) -> np.ndarray | None:

@@ -12,7 +12,7 @@ from functrace import numpy as fnp
 from functrace import tree
 from functrace.callbacks import pure_callback
 from functrace.core.types import ShapedArray
-from functrace.errors import ArgumentError, NonDifferentiableInputError, SolverFailureError
+from functrace.errors import ArgumentError, InputError, NonDifferentiableInputError, SolverFailureError
 from functrace.lax import custom_linear_solve
 from functrace.optimize.kkt import KKT, Active, active_set, polished
 from functrace.optimize.minimize import minimize
@@ -116,6 +116,13 @@ def solution_sensitivity(
 
 
 def _require_parameters(problem: Problem, what: str) -> None:
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"{what} takes a Problem",
+            where=user_line(),
+            got=type(problem).__name__,
+            remedy="write Problem(f, params=..., x0=...), with f(x, params)",
+        )
     if not problem.parameters.given:
         raise ArgumentError(
             f"{what} needs a problem with parameters",

@@ -14,11 +14,26 @@ from functrace.interpreters.staging import stage
 from functrace.optimize.programs import Compiled, Linear
 from functrace.sparse import Structure
 from functrace.sparse.coloring import Bicoloring, Coloring
-from functrace.sparse.compress import SWEEP_SIZE, Plan, Sweep, bicolored_plan, column_plan, row_plan, star_plan
+from functrace.sparse.compress import (
+    SWEEP_SIZE,
+    Plan,
+    Sweep,
+    acyclic_plan,
+    bicolored_plan,
+    column_plan,
+    row_plan,
+    star_plan,
+)
+from functrace.sparse.substitution import substitute
 
 __all__ = ["plan_of", "swept"]
 
-_PLANS: dict[str, Callable[..., Plan]] = {"column": column_plan, "row": row_plan, "star": star_plan}
+_PLANS: dict[str, Callable[..., Plan]] = {
+    "column": column_plan,
+    "row": row_plan,
+    "star": star_plan,
+    "acyclic": acyclic_plan,
+}
 
 
 def plan_of(structure: Structure, coloring: Coloring | Bicoloring) -> Plan:
@@ -51,7 +66,8 @@ def swept(linear: Linear, plan: Plan) -> Callable[..., np.ndarray] | None:
     def values(*residuals: Any) -> list[Any]:
         reads = [_reads(program, sweep, residuals) for program, sweep in parts]
         found = reads[0] if len(reads) == 1 else fnp.concatenate(reads)
-        return [found if plan.order is None else found[plan.order]]
+        found = found if plan.order is None else found[plan.order]
+        return [found if plan.forest is None else substitute(found, plan.forest)]
 
     run = Compiled(stage(values, parts[0][0].in_avals[: linear.residuals]))
     return lambda *residuals: run(*residuals)[0]

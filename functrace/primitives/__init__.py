@@ -1,1 +1,1 @@
-"""The primitives, one file per family; every rule of a primitive stands with it."""
+"""The primitives, one file per family (a folder for the elementwise ones); every rule of a primitive stands with it."""

@@ -44,10 +44,6 @@ def _integers(*avals: Any, **params: Any) -> bool:
     return all(a.dtype.kind in "iub" for a in avals)
 
 
-def _signed(*avals: Any, **params: Any) -> bool:
-    return all(a.dtype.kind in "if" for a in avals)
-
-
 def code(text: Callable[..., Any], weight: float = 1.0, suits: Callable[..., bool] | None = None) -> Elementwise:
     """An elementwise lowering."""
     return Elementwise(code=text, weight=weight) if suits is None else Elementwise(suits, text, weight)
@@ -99,25 +95,6 @@ def _is_product(operands: Sequence[Any]) -> bool:
 
 
 power = Elementwise(_floats, _power, 2 * _FUNCTION, _is_product)
-
-
-def _floor_divided(e: Any, x: Any, y: Any) -> Any:
-    """NumPy's floor division of floats, by way of the exact remainder."""
-    rest = _float_remainder(e, x, y)
-    quotient = (x - rest) / y
-    rounded = e.intrinsic("floor", quotient)
-    rounded = e.select(quotient - rounded > 0.5, rounded + 1.0, rounded)
-    signed_zero = e.intrinsic("copysign", e.constant(0, x.dtype, x.lanes), x / y)
-    exact = e.select(quotient != 0.0, rounded, signed_zero)
-    return e.select(y == 0.0, x / y, exact)
-
-
-def _float_remainder(e: Any, x: Any, y: Any) -> Any:
-    """NumPy's remainder of floats, which has the sign of the divisor."""
-    rest = e.remainder(x, y)
-    opposite = (rest < 0.0) ^ (y < 0.0)
-    moved = e.select((rest != 0.0) & opposite, rest + y, rest)
-    return e.select(rest == 0.0, e.intrinsic("copysign", rest, y), moved)
 
 
 # extrema, signs, rounding

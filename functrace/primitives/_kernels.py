@@ -11,9 +11,10 @@ does. Kernels give no floating-point warnings. `FUNCTRACE_DISABLE_JIT=1` leaves 
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Hashable
+
+from functrace.util import switched_on
 
 __all__ = ["KERNELS", "Kernel", "order_from"]
 
@@ -66,5 +67,5 @@ class Kernel:
         if lost < (COMPILING if "numba" in sys.modules else LOADING):
             return
         self.lost[kind] = 0.0
-        if _order is not None and os.environ.get("FUNCTRACE_DISABLE_JIT", "0") in ("", "0"):
+        if _order is not None and not switched_on("FUNCTRACE_DISABLE_JIT", False):
             _order(self.name, kind)

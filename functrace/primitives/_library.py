@@ -97,7 +97,7 @@ def _multiply(c: Any, dtype: Any, sizes: tuple[int, int, int], a: Any, b: Any, g
         _vector(c, dtype, (m, k), a, (b[0], b[1]), (place, down))
     elif m == 1:
         _vector(c, dtype, (n, k), (b[0], b[2], b[1]), (a[0], a[2]), (place, across))
-    else:
+    elif not c.gemm(dtype, sizes, a, b, goal):
         flag_a, lead_a = _layout(a[1], a[2], m, k)
         flag_b, lead_b = _layout(b[1], b[2], k, n)
         c.blas("gemm", dtype, flag_b, flag_a, n, m, k, 1.0, b[0], lead_b, a[0], lead_a, 0.0, place, down,

@@ -250,14 +250,15 @@ def _kept(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> tuple
 
 
 def _outer(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool:
-    return not contract[0]
+    """Whether each element is one product."""
+    return all(x.shape[a] == 1 for a in contract[0])
 
 
 def _outer_read(r: Any, i: Sequence[Any], x: Any, y: Any, *, contract: Any, batch: Any) -> Any:
-    return _product(r, i, x, y, contract=contract, batch=batch)
+    return _product(r, [*i, *(r.fixed(0) for _ in contract[0])], x, y, contract=contract, batch=batch)
 
 
-_TINY = 512  # products of a contraction that needs no library
+_TINY, _TINY_BY_VECTOR = 512, 64  # products of a contraction that needs no library
 
 
 def _short(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool:
@@ -268,10 +269,16 @@ def _short(x: ShapedArray, y: ShapedArray, *, contract: Any, batch: Any) -> bool
     columns = math.prod(y.shape[a] for a in free_y)
     real = x.dtype.kind in "fc"
     whole = x.dtype.kind in "fiubc" and x.dtype.name != "float16"
-    return whole and (math.prod(space) <= _TINY or rows == columns == 1 or not real)
+    return whole and (_is_tiny(x, rows, columns, math.prod(space)) or rows == columns == 1 or not real)
 
 
-outer = Indexed(_outer, _outer_read)
+def _is_tiny(x: ShapedArray, rows: int, columns: int, products: int) -> bool:
+    """Whether there is nothing to gain by more than a loop; for a matrix and a vector there is code of our own."""
+    by_vector = x.dtype.name in ("float32", "float64") and min(rows, columns) == 1
+    return products <= (_TINY_BY_VECTOR if by_vector else _TINY)
+
+
+outer = Indexed(_outer, _outer_read, 1.0)
 contraction = Reduction(_short, "add", _space, _product, _kept)
 
 # A matrix times a vector reads the matrix once, so a loop is as good as a library, and what computes the matrix can be

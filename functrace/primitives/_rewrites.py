@@ -72,7 +72,9 @@ def position(extremum: Any, least: Any) -> Rewrite:
         attains = equal(x, found)
         if x.dtype.kind == "f":
             attains = logical_or(attains, isnan(x))
-        places = broadcast(iota(length=x.shape[axis], dtype=_INDEX), shape=x.shape, axes=(axis,))
-        return least()(select(attains, places, _INDEX.type(x.shape[axis])), axes=(axis,))
+        # Short integers: as many in a vector as there are numbers.
+        kind = np.dtype(np.int32) if x.shape[axis] < 2**31 else _INDEX
+        places = broadcast(iota(length=x.shape[axis], dtype=kind), shape=x.shape, axes=(axis,))
+        return convert(least()(select(attains, places, kind.type(x.shape[axis])), axes=(axis,)), dtype=_INDEX)
 
     return Rewrite(lambda x, *, axis: x.dtype.kind in "fiub" and bool(x.size), function)

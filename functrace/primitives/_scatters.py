@@ -46,15 +46,8 @@ def _convolve(c: Any, operands: list[Any], outs: list[Any]) -> None:
     (out,) = outs
     if x.shape[-1] < y.shape[-1]:
         x, y = y, x
-    lead, length = x.shape[:-1], (x.shape[-1],)
     c.zero(out)
-
-    def one(positions: list[str]) -> None:
-        *row, k = positions
-        goal = c.behind(out, row)
-        c.add_product(c.part_from(goal, k, length), c.behind(x, row), c.behind(y, positions))
-
-    c.over([*lead, y.shape[-1]], one)
+    c.over(x.shape[:-1], lambda row: c.add_convolution(c.behind(out, row), c.behind(x, row), c.behind(y, row)))
 
 
 def _sequences(x: Any, y: Any) -> bool:

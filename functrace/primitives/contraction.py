@@ -19,7 +19,8 @@ from functrace.core.work import Layout, Work, row_major
 from functrace.errors import ShapeError
 from functrace.primitives import _library, _moves
 from functrace.primitives._structures import contraction
-from functrace.primitives.families import bilinear, reshape, same_dtype
+from functrace.primitives.bilinear import bilinear
+from functrace.primitives.families import reshape, same_dtype
 from functrace.primitives.shape import inverse_permutation, slice_, transpose
 from functrace.util import user_line
 

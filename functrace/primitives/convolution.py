@@ -10,7 +10,8 @@ from functrace.core.types import ShapedArray
 from functrace.core.work import counted
 from functrace.primitives import _scatters
 from functrace.primitives._structures import convolution
-from functrace.primitives.families import bilinear, broadcast
+from functrace.primitives.bilinear import bilinear
+from functrace.primitives.families import broadcast
 from functrace.primitives.shape import reverse, slice_
 
 __all__ = ["convolve"]

@@ -1,8 +1,7 @@
-"""The constructors that derive what the mathematics of a family implies, so that a primitive is one declaration.
+"""The constructor of elementwise primitives, and the primitives that derived rules are written in.
 
-- `elementwise`: same shape in and out; give the partial derivatives.
-- `linear`: one operand, linear in it; give the transpose.
-- `bilinear`: linear in each of two operands; give both transposes.
+`elementwise` derives what the mathematics of the family implies, so that a primitive is one declaration: same shape in
+and out; give the partial derivatives. `linear` and `bilinear`, in files of their own, do so for their families.
 
 Operands of an elementwise primitive have one shape and dtype; a plain number among them stands for its broadcast.
 """
@@ -18,35 +17,22 @@ import numpy as np
 from functrace.core.ir import Atom, Literal, Var
 from functrace.core.primitive import Primitive, is_linear
 from functrace.core.series import coefficient_of, product_coefficient
-from functrace.core.structure import (
-    Along,
-    GroupProduct,
-    Groups,
-    Linked,
-    Mask,
-    Pointwise,
-    Structure,
-    known,
-    moves,
-    whole,
-)
+from functrace.core.structure import Along, Linked, Mask, Pointwise, Structure, known
 from functrace.core.trace import Tracer
 from functrace.core.types import ShapedArray, aval_of
-from functrace.core.work import Layout, View, Work, kept_order, moving, viewing
+from functrace.core.work import Layout, View, Work, kept_order, viewing
 from functrace.errors import DTypeError, ShapeError
 from functrace.primitives import _codes, _fast, _moves
 from functrace.primitives._ufuncs import by_ufunc
+from functrace.primitives.linear import linear
 from functrace.util import user_line
 
 __all__ = [
     "add",
-    "along",
-    "bilinear",
     "broadcast",
     "common_shape",
     "elementwise",
     "is_number",
-    "linear",
     "mul",
     "neg",
     "nonzero",
@@ -139,6 +125,7 @@ def elementwise(
         family="elementwise",
         nondifferentiable=derivative is None and jvp is None,
         masks=masks,
+        keeps_type=result is same_dtype,
         **rules,
     )
     if transpose is not None:
@@ -302,134 +289,7 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (float, int, complex, np.generic))
 
 
-def linear(
-    name: str,
-    impl: Callable[..., Any],
-    abstract_eval: Callable[..., ShapedArray],
-    transpose: Callable[..., Any],
-    batch: Callable[..., Any],
-    *,
-    masks: str | None = "structural",
-    moving_elements: bool = False,
-    **rules: Any,
-) -> Primitive:
-    """A primitive that is linear in its one operand.
-
-    Args:
-        transpose: `transpose(cotangent, aval, **params)`, the operand's cotangent.
-        batch: `batch(size, value, **params)`, the operand being batched.
-        masks: see `Primitive`; by default coefficients are 0 and 1.
-        moving_elements: whether every output element is an element of the operand, or 0.
-    """
-
-    def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
-        return [primitive.bind(primals[0], **params)], [primitive.bind(tangents[0], **params)]
-
-    def linearize(
-        record: Callable[..., Var], primals: list[Any], tangents: list[Var], **params: Any
-    ) -> tuple[list[Any], list[Var]]:
-        out = primitive.bind(primals[0], **params)
-        return [out], [record(primitive, [tangents[0]], aval_of(out), params)]
-
-    def transpose_rule(bars: list[Any], operand: Any, **params: Any) -> list[Any]:
-        return [transpose(bars[0], operand.aval, **params)]
-
-    def taylor(order: int, operands: list[Any], out: list[Any], **params: Any) -> Any:
-        term = coefficient_of(operands[0], order)
-        return None if term is None else primitive.bind(term, **params)
-
-    def batch_rule(size: int, values: list[Any], batched: list[bool], **params: Any) -> tuple[list[Any], list[bool]]:
-        return [batch(size, values[0], **params)], [True]
-
-    primitive = Primitive(
-        name,
-        impl,
-        abstract_eval,
-        jvp=jvp,
-        linearize=linearize,
-        transpose=transpose_rule,
-        taylor=taylor,
-        batch=batch_rule,
-        family="linear",
-        masks=masks,
-        **{"cost": moving, "sparsity": moves(impl) if moving_elements else whole(linear=(0,)), **rules},
-    )
-    return primitive
-
-
-def bilinear(
-    name: str,
-    impl: Callable[..., Any],
-    abstract_eval: Callable[..., ShapedArray],
-    transpose_left: Callable[..., Any],
-    transpose_right: Callable[..., Any],
-    batch: Callable[..., Any] | None,
-    *,
-    masks: str | None = None,
-    **rules: Any,
-) -> Primitive:
-    """A primitive that is linear in each of its two operands.
-
-    Args:
-        transpose_left: `transpose_left(cotangent, left aval, right value, **params)`.
-        transpose_right: `transpose_right(cotangent, left value, right aval, **params)`.
-        batch: the record's batch rule.
-    """
-
-    def jvp(primals: list[Any], tangents: list[Any], **params: Any) -> tuple[list[Any], list[Any]]:
-        (x, y), (x_dot, y_dot) = primals, tangents
-        left = None if x_dot is None else primitive.bind(x_dot, y, **params)
-        right = None if y_dot is None else primitive.bind(x, y_dot, **params)
-        total = left if right is None else right if left is None else add(left, right)
-        return [primitive.bind(x, y, **params)], [total]
-
-    def linearize(
-        record: Callable[..., Var], primals: list[Any], tangents: list[Var | None], **params: Any
-    ) -> tuple[list[Any], list[Var | None]]:
-        (x, y), (x_dot, y_dot) = primals, tangents
-        out = primitive.bind(x, y, **params)
-        aval = aval_of(out)
-        left = None if x_dot is None else record(primitive, [x_dot, Literal(y)], aval, params)
-        right = None if y_dot is None else record(primitive, [Literal(x), y_dot], aval, params)
-        total = left or right if left is None or right is None else record(add, [left, right], aval, {})
-        return [out], [total]
-
-    def transpose(bars: list[Any], x: Any, y: Any, **params: Any) -> list[Any]:
-        if is_linear(x):
-            return [transpose_left(bars[0], x.aval, y, **params), None]
-        return [None, transpose_right(bars[0], x, y.aval, **params)]
-
-    def taylor(order: int, operands: list[Any], out: list[Any], **params: Any) -> Any:
-        return product_coefficient(lambda a, b: primitive.bind(a, b, **params), operands[0], operands[1], order)
-
-    primitive = Primitive(
-        name,
-        impl,
-        abstract_eval,
-        jvp=jvp,
-        linearize=linearize,
-        transpose=transpose,
-        taylor=taylor,
-        batch=batch,
-        family="bilinear",
-        masks=masks,
-        **{"sparsity": _whole_product, **rules},
-    )
-    return primitive
-
-
-def _whole_product(operands: list[Any], outs: list[ShapedArray], **params: Any) -> list[Structure]:
-    everything = [np.broadcast_to(np.intp(1), aval_of(x).shape) for x in operands]
-    x, y, out = (*everything, np.broadcast_to(np.intp(1), outs[0].shape))
-    return [Linked([Groups(x, out), Groups(y, out)], [GroupProduct(0, 1, x, y)])]
-
-
-def along(operands: list[Any], outs: list[ShapedArray], *, axes: tuple[int, ...], **params: Any) -> list[Structure]:
-    """The structure of a linear reduction over axes."""
-    return [Linked([Along(axes)])]
-
-
-# The primitives that derived rules are written in.
+# the primitives that derived rules are written in
 
 
 def _times(x: Any, y: Any) -> Any:
@@ -554,7 +414,7 @@ reduce_sum = linear(
     reduced_aval,
     _reduce_sum_transpose,
     lambda size, x, *, axes: reduce_sum(x, axes=tuple(a + 1 for a in axes)),
-    sparsity=along,
+    sparsity=lambda operands, outs, *, axes: [Linked([Along(axes)])],
     formula=lambda x, *, axes: f"sum({over_axes(x, axes)})",
     cost=reduction_cost,
     lower=_moves.reduction("add"),

@@ -16,7 +16,8 @@ from functrace.core.structure import Along, Linked, Structure
 from functrace.core.types import ShapedArray
 from functrace.core.work import Layout, Work
 from functrace.primitives.elementwise import conj, mul, real
-from functrace.primitives.families import broadcast, linear
+from functrace.primitives.families import broadcast
+from functrace.primitives.linear import linear
 from functrace.primitives.shape import pad, slice_
 
 __all__ = ["REVERSED_NORM", "fft", "ifft", "irfft", "resize", "rfft"]

@@ -27,7 +27,8 @@ from functrace.core.work import Layout, Rule, View, Work, counted, moving, viewi
 from functrace.primitives import _fast, _moves, _scatters, kinks
 from functrace.primitives._structures import gathered, scattered
 from functrace.primitives.elementwise import equal, select, zero_of
-from functrace.primitives.families import broadcast, linear, reshape, unwrap
+from functrace.primitives.families import broadcast, reshape, unwrap
+from functrace.primitives.linear import linear
 from functrace.primitives.shape import full, iota, range_text, transpose, zeros
 
 __all__ = [

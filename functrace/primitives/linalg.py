@@ -62,7 +62,13 @@ def times(x: Any, scalars: Any) -> Any:
 
 
 def matrix_function(
-    name: str, impl: Callable[..., Any], abstract_eval: Callable[..., Any], *, multiple: bool = False, **rules: Any
+    name: str,
+    impl: Callable[..., Any],
+    abstract_eval: Callable[..., Any],
+    *,
+    multiple: bool = False,
+    partial: bool = True,
+    **rules: Any,
 ) -> Primitive:
     """A primitive that works matrix by matrix, so that a batch is one more leading axis of the stack."""
 
@@ -74,7 +80,7 @@ def matrix_function(
 
     rules.setdefault("batch", batch)
     rules.setdefault("sparsity", None if rules.get("nondifferentiable") else matrices())
-    primitive = Primitive(name, impl, abstract_eval, multiple=multiple, family="linalg", **rules)
+    primitive = Primitive(name, impl, abstract_eval, multiple=multiple, family="linalg", partial=partial, **rules)
     return primitive
 
 
@@ -172,7 +178,7 @@ def _solver(
         return [primitive.bind(a, b, **params)], [True]
 
     primitive = Primitive(
-        name, impl, abstract_eval, jvp=jvp, transpose=transpose, batch=batch, family="linalg", **rules
+        name, impl, abstract_eval, jvp=jvp, transpose=transpose, batch=batch, family="linalg", partial=True, **rules
     )
     return primitive
 
@@ -340,6 +346,7 @@ det = matrix_function(
     "det",
     np.linalg.det,
     _scalar_per_matrix,
+    partial=False,
     jvp=_det_jvp,
     cost=per_matrix(lambda n, _: 2 * n**3 / 3),
     lower=_matrix_rewrites.det(lambda: slogdet),
@@ -383,6 +390,7 @@ slogdet = matrix_function(
     lambda a: list(np.linalg.slogdet(a)),
     _slogdet_aval,
     multiple=True,
+    partial=False,
     jvp=_slogdet_jvp,
     sparsity=matrices(none=lambda outs: () if outs[0].dtype.kind == "c" else (0,)),
     cost=per_matrix(lambda n, _: 2 * n**3 / 3),

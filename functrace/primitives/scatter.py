@@ -16,7 +16,7 @@ from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import counted
 from functrace.primitives import _scatters
 from functrace.primitives._structures import scattered
-from functrace.primitives.elementwise import convert, div, equal, isnan, logical_and, logical_or, select, zero_of
+from functrace.primitives.elementwise import attains, convert, div, select, zero_of
 from functrace.primitives.families import mul, reshape
 from functrace.primitives.indexing import (
     gather,
@@ -144,10 +144,6 @@ scatter_multiply = Primitive(
 # extrema: the derivative goes to all operands that attain the extremum, in equal parts
 
 
-def _attains(x: Any, extremum: Any) -> Any:
-    return logical_or(equal(x, extremum), logical_and(isnan(x), isnan(extremum)))
-
-
 def _extremum_jvp(primitive: Callable[[], Primitive]) -> Callable[..., Any]:
     def jvp(
         primals: list[Any], tangents: list[Any], *, axes: tuple[int, ...], unique: bool
@@ -156,8 +152,8 @@ def _extremum_jvp(primitive: Callable[[], Primitive]) -> Callable[..., Any]:
         params = {"axes": axes, "unique": unique}
         out = primitive()(x, *indices, updates, **params)
         zero = zero_of(out)
-        x_attains = _attains(x, out)
-        u_attains = _attains(updates, gather(out, *indices, **params))
+        x_attains = attains(x, out)
+        u_attains = attains(updates, gather(out, *indices, **params))
         x_ones, u_ones = convert(x_attains, dtype=out.dtype), convert(u_attains, dtype=out.dtype)
         ties = scatter_add(x_ones, *indices, u_ones, **params)
         x_dot, u_dot = tangents[0], tangents[-1]

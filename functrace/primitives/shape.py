@@ -14,7 +14,8 @@ from functrace.core.structure import Moves, Structure, moves
 from functrace.core.types import ShapedArray, aval_of
 from functrace.core.work import moving, viewing
 from functrace.primitives import _moves
-from functrace.primitives.families import broadcast, linear, reshape
+from functrace.primitives.families import broadcast, reshape
+from functrace.primitives.linear import linear
 
 __all__ = [
     "broadcast",

@@ -10,12 +10,13 @@ import numpy as np
 
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, ShapeError
+from functrace.numpy._axes import as_lengths
 from functrace.numpy._promotion import as_array, broadcast_operands, cast
 from functrace.numpy.linalg import cholesky
 from functrace.primitives.elementwise import abs_, greater_equal, less, log, log1p, neg, nextafter, select, sign, tan
 from functrace.primitives.families import reshape
 from functrace.primitives.special import ndtr, ndtri
-from functrace.random._keys import as_key, float_dtype, lengths, open_unit, parameters, result_shape, unit
+from functrace.random._keys import as_key, float_dtype, open_unit, parameters, result_shape, unit
 from functrace.util import user_line
 
 __all__ = [
@@ -59,7 +60,7 @@ def uniform(key: Any, shape: Shape = (), dtype: Any = float, minval: Any = 0.0, 
     """
     key, dtype = as_key(key), float_dtype(dtype)
     if type(minval) in (int, float) and minval == 0 and type(maxval) in (int, float) and maxval == 1:
-        return unit(key, lengths(shape), dtype)
+        return unit(key, as_lengths(shape), dtype)
     shape, (low, high) = parameters("uniform", shape, dtype, minval=minval, maxval=maxval)
     if not isinstance(low, Tracer) and not isinstance(high, Tracer):
         _check_interval(low, high)
@@ -95,7 +96,7 @@ def normal(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.normal(random.key(42), (3,))
         array([-0.18471175, -2.16982456,  0.18693555])
     """
-    return ndtri(open_unit(as_key(key), lengths(shape), float_dtype(dtype)))
+    return ndtri(open_unit(as_key(key), as_lengths(shape), float_dtype(dtype)))
 
 
 def truncated_normal(key: Any, lower: Any, upper: Any, shape: Shape | None = None, dtype: Any = float) -> Any:
@@ -158,7 +159,7 @@ def exponential(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.exponential(random.key(42), (3,))
         array([0.55639422, 0.01512386, 0.853655  ])
     """
-    return neg(log1p(neg(open_unit(as_key(key), lengths(shape), float_dtype(dtype)))))
+    return neg(log1p(neg(open_unit(as_key(key), as_lengths(shape), float_dtype(dtype)))))
 
 
 def gumbel(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
@@ -174,7 +175,7 @@ def gumbel(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.gumbel(random.key(42), (3,))
         array([ 0.16062721, -1.4348545 ,  0.58901365])
     """
-    return neg(log(neg(log(open_unit(as_key(key), lengths(shape), float_dtype(dtype))))))
+    return neg(log(neg(log(open_unit(as_key(key), as_lengths(shape), float_dtype(dtype))))))
 
 
 def laplace(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
@@ -190,7 +191,7 @@ def laplace(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.laplace(random.key(42), (3,))
         array([ 0.15846231,  3.50588682, -0.16050782])
     """
-    drawn = open_unit(as_key(key), lengths(shape), float_dtype(dtype)) * 2 - 1
+    drawn = open_unit(as_key(key), as_lengths(shape), float_dtype(dtype)) * 2 - 1
     return sign(drawn) * log1p(neg(abs_(drawn)))
 
 
@@ -207,7 +208,7 @@ def logistic(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.logistic(random.key(42), (3,))
         array([-0.29521526, -4.18391014,  0.29878068])
     """
-    drawn = open_unit(as_key(key), lengths(shape), float_dtype(dtype))
+    drawn = open_unit(as_key(key), as_lengths(shape), float_dtype(dtype))
     return log(drawn) - log1p(neg(drawn))
 
 
@@ -224,7 +225,7 @@ def cauchy(key: Any, shape: Shape = (), dtype: Any = float) -> Any:
         >>> random.cauchy(random.key(42), (3,))
         array([ -0.23434604, -21.19070235,   0.23723777])
     """
-    drawn = open_unit(as_key(key), lengths(shape), float_dtype(dtype))
+    drawn = open_unit(as_key(key), as_lengths(shape), float_dtype(dtype))
     return tan((drawn - 0.5) * math.pi)
 
 

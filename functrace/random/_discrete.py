@@ -10,15 +10,15 @@ import numpy as np
 
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, ShapeError
-from functrace.numpy._axes import as_index, normalize_axis
-from functrace.numpy._promotion import as_array, broadcast_operands, cast
+from functrace.numpy._axes import as_index, as_lengths, normalize_axis
+from functrace.numpy._promotion import as_array, broadcast_operands, cast, checked_dtype
 from functrace.numpy.indexing import searchsorted, take, take_along_axis
 from functrace.numpy.reductions import argmax, cumsum
 from functrace.numpy.sorting import argsort
 from functrace.primitives.elementwise import convert, greater, less, maximum, select
 from functrace.primitives.random import random_bits
 from functrace.random._continuous import exponential, gumbel
-from functrace.random._keys import as_key, bits, lengths, result_shape, unit
+from functrace.random._keys import as_key, bits, result_shape, unit
 from functrace.util import user_line
 
 __all__ = ["bernoulli", "categorical", "choice", "permutation", "rademacher", "randint"]
@@ -55,7 +55,7 @@ def randint(key: Any, shape: Shape, minval: Any, maxval: Any, dtype: Any = int) 
     """
     key, found = as_key(key), _integer_dtype(dtype)
     if _is_integer(minval) and _is_integer(maxval):
-        shape, low, count = lengths(shape), int(minval), int(maxval) - int(minval)
+        shape, low, count = as_lengths(shape), int(minval), int(maxval) - int(minval)
         _check_interval(found, low, int(maxval), low, int(maxval))
         start = np.uint64(low + 2**63 if found.kind == "i" else low)
         offset = _below(key, shape, found, None if count == 2**64 else np.uint64(count))
@@ -75,7 +75,7 @@ def _is_integer(value: Any) -> bool:
 
 
 def _integer_dtype(dtype: Any) -> np.dtype:
-    found = np.dtype(dtype)
+    found = checked_dtype(dtype)
     if found.kind in "iu":
         return found
     raise DTypeError(
@@ -196,7 +196,7 @@ def rademacher(key: Any, shape: Shape = (), dtype: Any = int) -> Any:
         >>> random.rademacher(random.key(42), (4,))
         array([ 1,  1, -1, -1])
     """
-    found = np.dtype(dtype)
+    found = checked_dtype(dtype)
     if found.kind not in "if":
         raise DTypeError(
             "random.rademacher makes signed numbers",
@@ -271,7 +271,7 @@ def choice(key: Any, a: Any, shape: Shape = (), replace: bool = True, p: Any = N
         >>> random.choice(random.key(42), 10, (3,), replace=False)
         array([1, 8, 9])
     """
-    key, found = as_key(key), lengths(shape)
+    key, found = as_key(key), as_lengths(shape)
     array, count, place = _elements("choice", a, axis)
     size = math.prod(found)
     weights = None if p is None else _weights(p, count, 0 if replace or not size else size)

@@ -9,8 +9,8 @@ import numpy as np
 
 from functrace.core.trace import Tracer
 from functrace.errors import ArgumentError, DTypeError, ShapeError
-from functrace.numpy._axes import as_shape
-from functrace.numpy._promotion import as_array, broadcast_shape, cast
+from functrace.numpy._axes import as_lengths
+from functrace.numpy._promotion import as_array, broadcast_shape, cast, checked_dtype
 from functrace.primitives.elementwise import bitwise_or, convert, mul, right_shift
 from functrace.primitives.random import random_bits
 from functrace.primitives.shape import stack
@@ -75,7 +75,7 @@ def split(key: Any, num: int | Sequence[int] = 2) -> Any:
         >>> first
         array([1832780943,  270669613], dtype=uint32)
     """
-    return _pair(random_bits(as_key(key), _FIRST, shape=lengths(num), dtype=_UINT64))
+    return _pair(random_bits(as_key(key), _FIRST, shape=as_lengths(num), dtype=_UINT64))
 
 
 def fold_in(key: Any, data: Any) -> Any:
@@ -112,7 +112,7 @@ def bits(key: Any, shape: int | Sequence[int] = (), dtype: Any = np.uint64) -> A
         >>> random.bits(random.key(42), (3,), "uint32")
         array([2098992034, 2919706841, 2646866425], dtype=uint32)
     """
-    found = np.dtype(dtype)
+    found = checked_dtype(dtype)
     if found.kind != "u":
         raise DTypeError(
             "bits makes unsigned integers",
@@ -120,7 +120,7 @@ def bits(key: Any, shape: int | Sequence[int] = (), dtype: Any = np.uint64) -> A
             got=f"dtype={found}",
             remedy="use numpy.uint8, uint16, uint32 or uint64; functrace.random.randint makes signed integers",
         )
-    return random_bits(as_key(key), _FIRST, shape=lengths(shape), dtype=found)
+    return random_bits(as_key(key), _FIRST, shape=as_lengths(shape), dtype=found)
 
 
 # for the distributions
@@ -151,27 +151,13 @@ def as_key(value: Any) -> Any:
     )
 
 
-def lengths(shape: Any) -> tuple[int, ...]:
-    """A shape of non-negative integers.
-
-    Raises:
-        ShapeError: a length is negative.
-    """
-    found = as_shape(shape)
-    if any(n < 0 for n in found):
-        raise ShapeError(
-            "lengths in a shape must not be negative", where=user_line(), got=repr(shape), remedy="use lengths from 0"
-        )
-    return found
-
-
 def float_dtype(dtype: Any) -> np.dtype:
     """The floating point dtype asked for.
 
     Raises:
         DTypeError: it is not float64 or float32.
     """
-    found = np.dtype(dtype)
+    found = checked_dtype(dtype)
     if found in _MANTISSAS:
         return found
     raise DTypeError(
@@ -228,7 +214,7 @@ def result_shape(name: str, shape: Any, **shapes: tuple[int, ...]) -> tuple[int,
         ShapeError: a parameter does not broadcast to it.
     """
     common = broadcast_shape(*shapes.values())
-    found = common if shape is None else lengths(shape)
+    found = common if shape is None else as_lengths(shape)
     fits = len(common) <= len(found) and all(
         n in (1, m) for n, m in zip(reversed(common), reversed(found), strict=False)
     )

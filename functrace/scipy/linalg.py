@@ -13,6 +13,7 @@ from typing import Any
 from functrace.core.trace import EVAL, current_trace
 from functrace.errors import ArgumentError, UnsupportedFunctionError
 from functrace.numpy import linalg
+from functrace.numpy._refusals import UNCLEAR, explain_refusal
 from functrace.primitives import decompositions as d
 from functrace.primitives import linalg as p
 from functrace.primitives.linalg import scipy_linalg
@@ -28,7 +29,11 @@ def _function(traced: Callable[..., Any]) -> Callable[..., Any]:
     def public(*args: Any, **kwargs: Any) -> Any:
         if current_trace() is EVAL:
             return getattr(scipy_linalg(), traced.__name__)(*args, **kwargs)
-        return traced(*args, **kwargs)
+        try:
+            return traced(*args, **kwargs)
+        except UNCLEAR as error:
+            explain_refusal(error, getattr(scipy_linalg(), traced.__name__), args, kwargs)
+            raise
 
     return public
 

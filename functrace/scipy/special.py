@@ -19,6 +19,7 @@ from functrace.errors import ArgumentError, DTypeError, UnsupportedFunctionError
 from functrace.numpy._axes import as_index, reduction_axes
 from functrace.numpy._dispatch import apply, reject, traced_named_ufuncs
 from functrace.numpy._promotion import as_array, broadcast_operands, cast, dtype_of, promote, resolve
+from functrace.numpy._refusals import UNCLEAR, explain_refusal
 from functrace.primitives import elementwise, reduction
 from functrace.primitives import special as p
 from functrace.primitives.families import reshape
@@ -60,7 +61,11 @@ def _function(traced: Callable[..., Any]) -> Callable[..., Any]:
     def public(*args: Any, **kwargs: Any) -> Any:
         if current_trace() is EVAL:
             return getattr(scipy_special(), traced.__name__)(*args, **kwargs)
-        return traced(*args, **kwargs)
+        try:
+            return traced(*args, **kwargs)
+        except UNCLEAR as error:
+            explain_refusal(error, getattr(scipy_special(), traced.__name__), args, kwargs)
+            raise
 
     return public
 
@@ -246,13 +251,17 @@ def _finite_peak(x: Any, axes: tuple[int, ...]) -> Any:
 def _weighted_logsumexp(x: Any, b: Any, axes: tuple[int, ...], signed: bool) -> tuple[Any, Any]:
     """log(|sum(b exp(x))|) and the sum's sign; unless `signed` the real logarithm of the sum, or the complex one.
 
-    An element of weight 0 does not count, be it infinite.
+    An element of weight 0 does not count, be it infinite; where its exponential is finite, the weight has a derivative.
     """
-    zero = x.dtype.type(0)
-    x = elementwise.select(elementwise.equal(b, zero), x.dtype.type(-np.inf), x)
-    peak = _finite_peak(x, axes)
-    weights = elementwise.mul(b, elementwise.exp(elementwise.sub(x, spread(peak, x.shape, axes))))
-    total = reduction.reduce_sum(weights, axes=axes)
+    nothing = x.dtype.type(-np.inf)
+    weightless = elementwise.equal(b, x.dtype.type(0))
+    peak = _finite_peak(elementwise.select(weightless, nothing, x), axes)
+    shifted = elementwise.sub(x, spread(peak, x.shape, axes))
+    size = elementwise.real(shifted) if x.dtype.kind == "c" else shifted
+    finite = elementwise.less(size, size.dtype.type(np.log(np.finfo(x.dtype).max)))
+    dead = elementwise.logical_and(weightless, elementwise.logical_not(finite))
+    terms = elementwise.mul(b, elementwise.exp(elementwise.select(dead, nothing, shifted)))
+    total = reduction.reduce_sum(terms, axes=axes)
     size = elementwise.abs_(total) if signed else total
     return elementwise.log(size) + (elementwise.real(peak) if size.dtype != peak.dtype else peak), np.sign(total)
 

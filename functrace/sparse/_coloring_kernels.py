@@ -187,6 +187,43 @@ def greedy_acyclic(starts, indices, edges, order, parents, first_vertex, first_n
     return number
 
 
+def peel(degrees, links, across, queue, queued, levels, found):
+    """Trees from the leaves inwards: edges in the order in which an end of theirs has become a leaf.
+
+    An end keeps the exclusive or of the numbers of its edges: of a leaf that is the number of its only edge.
+
+    Args:
+        degrees: int[nodes]; changed.
+        links: int[nodes], the exclusive or of the numbers of a node's edges; changed.
+        across: int[edges], the exclusive or of the numbers of both ends.
+        queue: int[nodes], the leaves first; `queued[0]` is how many.
+        levels: int[nodes], zero: how many edges lie between a node and its leaves, at most.
+        found: int[2 * edges]; for each edge the end that became a leaf, then the level of that end.
+
+    Returns:
+        How many edges were taken; fewer than all where there is a cycle.
+    """
+    count, waiting, taken, i = len(across), queued[0], 0, 0
+    while i < waiting:
+        v = queue[i]
+        i += 1
+        if degrees[v] != 1:
+            continue
+        edge = links[v]
+        w = across[edge] ^ v
+        found[edge] = v
+        found[count + edge] = levels[v]
+        taken += 1
+        degrees[v] = 0
+        degrees[w] -= 1
+        links[w] ^= edge
+        levels[w] = max(levels[w], levels[v] + 1)
+        if degrees[w] == 1:
+            queue[waiting] = w
+            waiting += 1
+    return taken
+
+
 def smallest_last(starts, indices, group_starts, members, degrees, bins, vertices, places, order):
     """Order in which each vertex has the smallest degree among those up to it. Matula and Beck (1983).
 

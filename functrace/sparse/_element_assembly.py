@@ -6,6 +6,7 @@ per step), in a few runs; the others have a table of places. The sum is one prim
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from functrace.core.work import counted
 from functrace.primitives.families import broadcast, reduce_sum
 from functrace.primitives.indexing import gather, scatter_add
 from functrace.primitives.shape import concatenate, full, transpose
-from functrace.sparse._element_code import emit_assembly
+from functrace.sparse._element_code import AssemblyInParts, emit_assembly
 from functrace.sparse._element_maps import IndexMap
 
 __all__ = ["Assembly", "Contribution", "assemble", "plan_assembly"]
@@ -32,6 +33,9 @@ _MOST_RUNS = 4
 
 #: Runs may take every second, third ... element, up to this.
 _LONGEST_PERIOD = 6
+
+#: Values are cleared in at most so many ranges.
+_MOST_RANGES = 100
 
 
 class Contribution(NamedTuple):
@@ -56,6 +60,20 @@ class Run(NamedTuple):
     assigns: bool
 
 
+class Loose(NamedTuple):
+    """An array whose elements go by a table: to `table[i] + offset`.
+
+    Attributes:
+        array: its position.
+        table: that of its table; arrays whose places differ by one number share one.
+        offset: what to add to the table.
+    """
+
+    array: int
+    table: int
+    offset: int
+
+
 class Assembly:
     """Where the elements of some arrays go.
 
@@ -65,7 +83,7 @@ class Assembly:
         places: per array the place of each element.
         runs: in the order in which they are to be done.
         totals: pairs (array, place) for arrays all of whose elements go to one place.
-        loose: the arrays that go by table; the tables are the last operands of `assemble`, in this order.
+        loose: the arrays that go by table; the tables are the last operands of `assemble`.
         clears: whether the values start from zero.
     """
 
@@ -74,11 +92,17 @@ class Assembly:
         self.counts = [p.size for p in places]
         runs: list[Run] = []
         self.totals: list[tuple[int, int]] = []
-        self.loose: list[int] = []
+        self.loose: list[Loose] = []
+        self._tables: list[np.ndarray] = []
+        shapes: list[_Shape] = []
         for k, where in enumerate(self.places):
-            found = _runs(where)
+            shape, offset = _shape_of(where, shapes)
+            found = shape.runs_from(offset)
             if found is None:
-                self.loose.append(k)
+                if shape.table is None:
+                    shape.table = len(self._tables)
+                    self._tables.append(shape.where.astype(np.int32 if size < 2**31 else np.int64))
+                self.loose.append(Loose(k, shape.table, offset))
             elif not found:
                 self.totals.append((k, int(where[0])))
             else:
@@ -86,9 +110,57 @@ class Assembly:
         self.runs, self.clears = _first_assigns(size, runs)
 
     def tables(self) -> list[np.ndarray]:
-        """The places of the loose arrays, in as few bytes as they need."""
-        dtype = np.int32 if self.size < 2**31 else np.int64
-        return [self.places[k].astype(dtype) for k in self.loose]
+        """The places of the loose arrays, in as few bytes as they need; see `Loose`."""
+        return list(self._tables)
+
+    @functools.cached_property
+    def alone(self) -> frozenset[int]:
+        """The loose arrays to whose places nothing else goes: these may assign, in any order."""
+        counts = np.zeros(self.size, np.int32)
+        for where in self.places:
+            counts += np.bincount(where, minlength=self.size).astype(np.int32)
+        return frozenset(entry.array for entry in self.loose if (counts[self.places[entry.array]] == 1).all())
+
+    @functools.cached_property
+    def cleared(self) -> list[tuple[int, int]]:
+        """The ranges of values that start from zero: all that no array assigns for which this does not take many."""
+        if not self.clears:
+            return []
+        added = np.ones(self.size + 2, bool)
+        added[[0, -1]] = False
+        for k in self.alone:
+            added[1 + self.places[k]] = False
+        bounds = np.flatnonzero(added[1:] != added[:-1]).reshape(-1, 2).tolist()
+        return [(start, stop) for start, stop in bounds] if len(bounds) <= _MOST_RANGES else [(0, self.size)]
+
+
+class _Shape:
+    """The places of an array less the first, which many arrays have in common.
+
+    Attributes:
+        table: the number of its table, once there is one.
+    """
+
+    def __init__(self, where: np.ndarray) -> None:
+        self.where = where
+        self.table: int | None = None
+        self._runs = _runs(where)
+
+    def runs_from(self, first: int) -> list[tuple[slice, slice]] | None:
+        if self._runs is None:
+            return None
+        return [(elements, slice(to.start + first, to.stop + first, to.step)) for elements, to in self._runs]
+
+
+def _shape_of(where: np.ndarray, known: list[_Shape]) -> tuple[_Shape, int]:
+    """An array's shape, one of those that are known or a new one, and its first place."""
+    first = int(where[0])
+    relative = where - first
+    for shape in known:
+        if shape.where.size == where.size and shape.where[-1] == relative[-1] and (shape.where == relative).all():
+            return shape, first
+    known.append(_Shape(relative))
+    return known[-1], first
 
 
 def _runs(where: np.ndarray) -> list[tuple[slice, slice]] | None:
@@ -201,8 +273,10 @@ def _impl(*operands: Any, plan: Assembly) -> np.ndarray:
     for k, place in plan.totals:
         out[place] += np.add.reduce(arrays[k]) if arrays[k].ndim else arrays[k] * plan.counts[k]
     if plan.loose:
-        parts = [arrays[k] if arrays[k].ndim else np.full(plan.counts[k], arrays[k]) for k in plan.loose]
-        out += np.bincount(np.concatenate(operands[len(plan.counts) :]), np.concatenate(parts), plan.size)
+        tables = operands[len(plan.counts) :]
+        parts = [arrays[k] if arrays[k].ndim else np.full(plan.counts[k], arrays[k]) for k, _, _ in plan.loose]
+        where = [tables[table] + offset for _, table, offset in plan.loose]
+        out += np.bincount(np.concatenate(where), np.concatenate(parts), plan.size)
     return out
 
 
@@ -247,7 +321,7 @@ def _sparsity(operands: list[Any], outs: list[ShapedArray], *, plan: Assembly) -
     return [Linked(links)]
 
 
-_LOWERING: Any = Call(emit=emit_assembly)
+_LOWERING: Any = Call(emit=emit_assembly, in_parts=AssemblyInParts)
 
 #: The values of a structure from arrays of contributions; `plan` is an `Assembly`.
 assemble = Primitive(

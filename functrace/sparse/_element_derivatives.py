@@ -258,69 +258,104 @@ def _between_gradients(
 def _best_cut(derivatives: Derivatives, slopes: dict[int, dict[int, int]]) -> int:
     """Where to stop pushing, by a count of the operations of every choice."""
     graph, order = derivatives.graph, derivatives.order
-    leaves = {n: i for i, n in enumerate(n for n in order if graph.primitives[n] is None)}
-    support = {n: sum(1 << leaves[leaf] for leaf in slopes[n]) for n in order}
-    work = {n: sum(1 + (not graph.is_number(s)) for s in slopes[n].values()) for n in order}
-    created: dict[int, list[tuple[int, int]]] = {}
-    below: dict[tuple[int, int], int] = {}
-    for n in order:
-        if graph.primitives[n] is not None and n in derivatives.adjoints:
-            created[n] = list(derivatives.seconds(n))
-            for pair in created[n]:
-                below[pair] = below.get(pair, 0) + 1
-    edges: dict[int, set[int]] = {}
-    spent = 0
-
-    def connect(p: int, q: int) -> None:
-        edges.setdefault(p, set()).add(q)
-        edges.setdefault(q, set()).add(p)
-
-    def finish() -> int:
-        rows: dict[int, set[int]] = {n: set(near) for n, near in edges.items()}
-        for p, q in below:
-            rows.setdefault(p, set()).add(q)
-            rows.setdefault(q, set()).add(p)
-        total = 0
-        for n, near in rows.items():
-            reached = 0
-            for other in near:
-                reached |= support[other]
-                total += work[other]
-            total += work[n] * reached.bit_count() // 2
-        return total
-
-    best, cut = finish(), len(order)
+    created = {
+        n: list(derivatives.seconds(n)) for n in order if graph.primitives[n] is not None and n in derivatives.adjoints
+    }
+    front = _Front(graph, order, slopes)
+    for pairs in created.values():
+        for pair in pairs:
+            front.create(*pair)
+    best, cut, spent = front.price(), len(order), 0
     for position in range(len(order) - 1, -1, -1):
         n = order[position]
         if n not in created:
             continue
         for pair in created[n]:
-            below[pair] -= 1
-            if not below[pair]:
-                del below[pair]
-        near = edges.pop(n, set())
+            front.uncreate(*pair)
+        near = front.remove(n)
         partials = derivatives.merged(n)
         each = sum(1 + (not graph.is_number(d)) for d, _ in partials.values())
         own = n in near
         near.discard(n)
         for other in near:
-            edges[other].discard(n)
             for p in partials:
-                connect(p, other)
+                front.connect(p, other)
         spent += each * len(near) + own * each * (len(partials) + 1) // 2
         if own:
             for p in partials:
                 for q in partials:
-                    connect(p, q)
+                    front.connect(p, q)
         for p, q in created[n]:
-            connect(p, q)
+            front.connect(p, q)
             spent += 1
         if spent >= best:
             break
-        total = spent + finish()
-        if total < best:
-            best, cut = total, position
+        if spent + front.price() < best:
+            best, cut = spent + front.price(), position
     return cut
+
+
+class _Front:
+    """The nonlinear edges at some stage of pushing, and what it takes to finish from there between gradients.
+
+    An edge is there because it was pushed, or because a node that is not yet pushed creates it. The price is a sum
+    over the nodes, of which those are added anew whose edges have changed.
+    """
+
+    def __init__(self, graph: Graph, order: Sequence[int], slopes: dict[int, dict[int, int]]) -> None:
+        leaves = {n: i for i, n in enumerate(n for n in order if graph.primitives[n] is None)}
+        self.support = {n: sum(1 << leaves[leaf] for leaf in slopes[n]) for n in order}
+        self.work = {n: sum(1 + (not graph.is_number(s)) for s in slopes[n].values()) for n in order}
+        self.pushed: dict[int, set[int]] = {}
+        self.creations: dict[int, dict[int, int]] = {}
+        self.prices: dict[int, int] = {}
+        self.changed: set[int] = set()
+        self.total = 0
+
+    def create(self, p: int, q: int) -> None:
+        """An edge that a node not yet pushed creates."""
+        for a, b in {(p, q), (q, p)}:
+            row = self.creations.setdefault(a, {})
+            row[b] = row.get(b, 0) + 1
+        self.changed.update((p, q))
+
+    def uncreate(self, p: int, q: int) -> None:
+        """The node that creates the edge is pushed now."""
+        for a, b in {(p, q), (q, p)}:
+            row = self.creations[a]
+            row[b] -= 1
+            if not row[b]:
+                del row[b]
+        self.changed.update((p, q))
+
+    def connect(self, p: int, q: int) -> None:
+        """A pushed edge."""
+        self.pushed.setdefault(p, set()).add(q)
+        self.pushed.setdefault(q, set()).add(p)
+        self.changed.update((p, q))
+
+    def remove(self, n: int) -> set[int]:
+        """Takes the pushed edges of a node away; what they led to."""
+        near = self.pushed.pop(n, set())
+        for other in near - {n}:
+            self.pushed[other].discard(n)
+        self.changed.update(near, (n,))
+        return near
+
+    def price(self) -> int:
+        """Operations of G' W G, with the edges W and the gradients G."""
+        for n in self.changed:
+            self.total -= self.prices.pop(n, 0)
+            near = self.pushed.get(n, set()).union(self.creations.get(n, ()))
+            if near:
+                reached = 0
+                for other in near:
+                    reached |= self.support[other]
+                price = sum([self.work[other] for other in near]) + self.work[n] * reached.bit_count() // 2
+                self.prices[n] = price
+                self.total += price
+        self.changed.clear()
+        return self.total
 
 
 def operations(graph: Graph, outputs: Sequence[int]) -> float:

@@ -27,6 +27,9 @@ __all__ = ["FULL", "UNIFORM", "Graph", "NotSeparable", "Template", "instantiate"
 
 _NOTHING: dict[str, Any] = {}
 
+#: What a factor is taken out of.
+_SCALING = (neg, mul)
+
 UNIFORM, FULL = 0, 1
 
 
@@ -208,6 +211,9 @@ class Graph:
             x, y = y, x
         if self.numbers[x]:
             return self._scaled(x, y)
+        same = self.domains[x] == self.domains[y]
+        if same and self.primitives[x] not in _SCALING and self.primitives[y] not in _SCALING:  # the most frequent case
+            return self._apply(mul, (x, y) if x < y else (y, x), _NOTHING, self.dtypes[x])
         whole = _joined(self.domains[x], self.domains[y])
         if self.primitives[x] is neg and self.domains[x] == whole:
             return self.neg(self.mul(self.operands[x][0], y))
@@ -426,24 +432,24 @@ _lock = threading.RLock()
 
 def template_of(graph: Graph, node: int) -> Template:
     """The partial derivatives of the operation of a node."""
-    primitive = graph.primitives[node]
-    operands = graph.operands[node]
+    primitive, params = graph.primitives[node], graph.params[node]
     assert primitive is not None
-    kinds: list[Any] = []
-    for o in operands:
-        kinds.append(graph.values[o] if graph.is_number(o) else graph.dtypes[o])
-    key = (
-        primitive,
-        tuple((k.dtype.str, k.tobytes()) if isinstance(k, np.generic) else k for k in kinds),
-        tuple(graph.params[node].items()),
-    )
-    found = _templates.get(key)
+    key: list[Any] = [primitive]
+    for o in graph.operands[node]:
+        key.append(_bits(graph.values[o]) if graph.numbers[o] else graph.dtypes[o])
+    key += params.items()
+    found = _templates.get(tuple(key))
     if found is None:
+        operands = graph.operands[node]
+        kinds = [graph.values[o] if graph.numbers[o] else ShapedArray((), graph.dtypes[o]) for o in operands]
         with _lock:
             token = set_trace(EVAL)
             try:
-                avals = [k if isinstance(k, np.generic) else ShapedArray((), k) for k in kinds]
-                found = _templates[key] = Template(primitive, graph.params[node], avals)
+                found = _templates[tuple(key)] = Template(primitive, params, kinds)
             finally:
                 reset_trace(token)
     return found
+
+
+def _bits(number: Any) -> Any:
+    return number.dtype.str, number.tobytes()

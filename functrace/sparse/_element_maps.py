@@ -155,6 +155,11 @@ def positions_read(eqn: Eqn, output: int) -> tuple[IndexMap, list[int]]:
     """
     operands: list[Any] = []
     starts: list[int] = []
+    if eqn.primitive is slice_ and eqn.invars[0].aval.ndim == 1 and eqn.outvars[0].aval.size:
+        (start,), (step,) = eqn.params["starts"], eqn.params["steps"]
+        return IndexMap(start, step, eqn.outvars[0].aval.size), [0]
+    if eqn.primitive is reshape:
+        return identity(eqn.invars[0].aval.size), [0]
     moving = _moving(eqn)
     if len(moving) == 1 and eqn.primitive not in (pad, place):
         shape = eqn.invars[moving[0]].aval.shape

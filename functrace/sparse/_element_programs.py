@@ -28,15 +28,25 @@ class _Writer:
     def __init__(self) -> None:
         self.eqns: list[Eqn] = []
         self.constants: dict[int, tuple[Var, Any]] = {}
+        self._avals: dict[Any, ShapedArray] = {}
         self._flat: dict[Any, Atom] = {}
         self._reads: dict[Any, Atom] = {}
         self._spread: dict[Any, Atom] = {}
 
     def add(self, primitive: Any, operands: list[Atom], of: tuple[int, ...], dtype: np.dtype, /, **params: Any) -> Var:
         """One more equation, whose output has the shape `of`."""
-        var = Var(ShapedArray(of, dtype))
+        return self.append(primitive, operands, self.aval(of, dtype), params)
+
+    def append(self, primitive: Any, operands: list[Atom], aval: ShapedArray, params: dict[str, Any]) -> Var:
+        var = Var(aval)
         self.eqns.append(Eqn(primitive, operands, [var], params))
         return var
+
+    def aval(self, of: tuple[int, ...], dtype: np.dtype) -> ShapedArray:
+        aval = self._avals.get((of, dtype))
+        if aval is None:
+            aval = self._avals[of, dtype] = ShapedArray(of, dtype)
+        return aval
 
     def constant(self, array: np.ndarray) -> Var:
         """The variable of a constant array."""
@@ -112,25 +122,29 @@ class _Writer:
         graph = family.graph
         atoms: dict[int, Atom] = {}
 
+        domains = graph.domains
+        counts = {UNIFORM: (), FULL: (family.count,), **{d: (c.count,) for d, c in family.classes.items()}}
+
         def over(node: int, domain: int) -> Atom:
-            """A node's numbers, one for each of a domain's elements or classes."""
+            """A node's numbers, one for each of another domain's elements or classes."""
             atom = atoms[node]
-            if graph.domains[node] == domain or (type(atom) is Literal and not np.ndim(atom.val)):
+            if type(atom) is Literal and not np.ndim(atom.val):
                 return atom
-            if graph.domains[node] == UNIFORM:
-                return self.spread(atom, family.count if domain == FULL else family.classes[domain].count)
-            return self.lift(atom, family.classes[graph.domains[node]])
+            if domains[node] == UNIFORM:
+                return self.spread(atom, *counts[domain])
+            return self.lift(atom, family.classes[domains[node]])
 
         for n in graph.live(outputs):
-            primitive, domain = graph.primitives[n], graph.domains[n]
+            primitive, domain = graph.primitives[n], domains[n]
             if primitive is None:
                 value = graph.values[n]
                 atoms[n] = self.read(*value) if isinstance(value, tuple) else Literal(value)
                 continue
-            operands = [over(o, domain) for o in graph.operands[n]]
-            count = () if domain == UNIFORM else (family.count if domain == FULL else family.classes[domain].count,)
-            atoms[n] = self.add(primitive, operands, count, graph.dtypes[n], **graph.params[n])
-        return [over(n, FULL) if graph.domains[n] > FULL else atoms[n] for n in outputs]
+            operands = []
+            for o in graph.operands[n]:
+                operands.append(atoms[o] if domains[o] == domain else over(o, domain))
+            atoms[n] = self.append(primitive, operands, self.aval(counts[domain], graph.dtypes[n]), graph.params[n])
+        return [over(n, FULL) if domains[n] > FULL else atoms[n] for n in outputs]
 
     def lift(self, atom: Atom, classes: Classes) -> Atom:
         """One number per class as one per element."""

@@ -13,6 +13,8 @@ from functrace.core.types import canonicalize
 
 __all__ = ["Steps"]
 
+_NONE: list[int] = []
+
 #: From so many numbers in all intermediates on, those no longer needed are let go.
 _MUCH = 2_000_000
 
@@ -41,15 +43,23 @@ class Steps:
         for var, value in zip(jaxpr.constvars, closed.consts, strict=True):
             self._start[place(var)] = value
         self._inputs = [(place(v), v.aval.dtype) for v in jaxpr.invars]
-        self._steps = []
+        self._steps: list[tuple[Any, ...]] = []
         largest = max([v.aval.size for v in jaxpr.invars], default=0)
         frees = largest * len(jaxpr.eqns) > _MUCH
         uses: Iterable[list[Var]] = jaxpr.last_uses if frees else itertools.repeat([], len(jaxpr.eqns))
+        start, append = self._start, self._steps.append
         for eqn, dying in zip(jaxpr.eqns, uses, strict=True):
-            operands = tuple([place(a) for a in eqn.invars])
-            outs = tuple([place(v) for v in eqn.outvars])
-            freed = tuple([places[v] for v in dying])
-            self._steps.append((eqn.primitive.impl, operands, eqn.params, eqn.primitive.multiple, outs, freed))
+            operands = []
+            for atom in eqn.invars:
+                known = places.get(atom)
+                operands.append(place(atom) if known is None else known)
+            outs = []
+            for var in eqn.outvars:  # which is new
+                places[var] = len(start)
+                outs.append(len(start))
+                start.append(None)
+            freed = [places[v] for v in dying] if dying else _NONE
+            append((eqn.primitive.impl, operands, eqn.params, eqn.primitive.multiple, outs, freed))
         self._outputs = [place(a) for a in jaxpr.outvars]
 
     def __call__(self, args: Sequence[Any]) -> list[Any]:

@@ -207,7 +207,7 @@ def _walk(program: Program, eqn: Eqn, bars: dict[Var, Any], roots: list[tuple[Va
         roots.append((eqn.outvars[0], program.trace.atom(found[0])))
         return
     operands = [a if program.is_active(a) else program.as_value(a) for a in eqn.invars]
-    for atom, bar in zip(eqn.invars, transpose(eqn.primitive, found, operands, eqn.params), strict=True):
+    for atom, bar in zip(eqn.invars, transpose(eqn, found, operands), strict=True):
         if bar is not None and program.is_active(atom):
             bars[atom] = add(bars[atom], bar) if atom in bars else bar  # type: ignore[index]
 

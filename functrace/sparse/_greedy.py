@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 
 from functrace.sparse import _coloring_kernels as kernels
 from functrace.sparse.structure import compressed
+from functrace.util import switched_on
 
-__all__ = ["adjacency", "greedy_acyclic", "greedy_columns", "greedy_star", "group_order", "vertex_order"]
+__all__ = ["adjacency", "greedy_acyclic", "greedy_columns", "greedy_star", "group_order", "run_kernel", "vertex_order"]
 
 #: Vertices plus nonzeros from which loading and running Numba's code beats plain Python; measured by bench/coloring.py.
 _COMPILE_FROM = 2_000_000
@@ -118,7 +118,7 @@ def greedy_acyclic(starts: np.ndarray, heads: np.ndarray, order: np.ndarray) -> 
         starts, heads, edges, order, np.arange(count), np.full(count, -1), np.full(count, -1), np.full(n + 1, -1),
         np.full(n + 1, -1), np.full(n, -1),
     ]  # fmt: skip
-    number, colors = _run(kernels.greedy_acyclic, 4 * int((degrees * degrees).sum()), arrays)
+    number, colors = run_kernel(kernels.greedy_acyclic, 4 * int((degrees * degrees).sum()), arrays)
     return np.array(colors, np.int64), int(number)
 
 
@@ -153,11 +153,11 @@ def group_order(
     np.cumsum(np.bincount(count, minlength=bins.size - 1), out=bins[1:])
     kernel = kernels.smallest_last if ascending else kernels.incidence_degree
     arrays = [starts, indices, group_starts, members, count, bins, vertices, at, np.zeros(n, np.int64)]
-    _, places = _run(kernel, 4 * int((sizes * sizes).sum()) + n, arrays)
+    _, places = run_kernel(kernel, 4 * int((sizes * sizes).sum()) + n, arrays)
     return np.array(places, np.int64)
 
 
-def _run(kernel: Callable[..., Any], work: int, arrays: list[Any]) -> tuple[Any, Any]:
+def run_kernel(kernel: Callable[..., Any], work: int, arrays: list[Any]) -> tuple[Any, Any]:
     """Run a kernel, compiled or on lists; its result and its last array."""
     compiled = _compiled(kernel, work)
     if compiled is not None:
@@ -169,7 +169,7 @@ def _run(kernel: Callable[..., Any], work: int, arrays: list[Any]) -> tuple[Any,
 def _compiled(kernel: Callable[..., Any], work: int) -> Callable[..., Any] | None:
     """The kernel in machine code, where the work is worth loading it; else None."""
     least = _COMPILE_WHEN_LOADED if "numba" in sys.modules else _COMPILE_FROM
-    if work < least or os.environ.get("FUNCTRACE_DISABLE_JIT", "0") not in ("", "0"):
+    if work < least or switched_on("FUNCTRACE_DISABLE_JIT", False):
         return None
     return _compile(kernel)
 
@@ -178,4 +178,4 @@ def _compiled(kernel: Callable[..., Any], work: int) -> Callable[..., Any] | Non
 def _compile(kernel: Callable[..., Any]) -> Callable[..., Any]:
     import numba
 
-    return numba.njit(cache=os.environ.get("FUNCTRACE_CACHE", "1") != "0", nogil=True)(kernel)
+    return numba.njit(cache=switched_on("FUNCTRACE_CACHE", True), nogil=True)(kernel)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
+from functrace.control.reroll import reroll
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr
 from functrace.core.trace import EVAL, Tracer, reset_trace, set_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
@@ -19,11 +20,13 @@ from functrace.interpreters.staging import stage
 from functrace.numpy import concatenate, ravel
 from functrace.primitives.families import reshape
 from functrace.transforms._flatten import call, owned
-from functrace.util import user_line
+from functrace.util import user_line, without_collection
 
 __all__ = ["FlatProgram", "evaluating", "flat_program", "leaves_of", "signature"]
 
 _WEAK = (float, int, complex)
+_WORTH = 100  # equations, from which a repetition is worth the time that it takes to find it
+_PLAIN = (np.ndarray, np.float64)
 
 
 class FlatProgram:
@@ -46,6 +49,7 @@ class FlatProgram:
         consts = [c for c, t in zip(closed.consts, traced, strict=True) if not t]
         self.closed = ClosedJaxpr(Jaxpr(kept, [*jaxpr.invars, *moved], jaxpr.eqns, jaxpr.outvars), consts)
         self.in_tree, self.count = in_tree, count
+        self._is_flat = in_tree == tree.structure((0,) * in_tree.num_leaves)
         self.in_avals = jaxpr.in_avals
         self.out_avals = closed.out_avals
         self.n = sum(a.size for a in self.in_avals[:count])
@@ -70,10 +74,12 @@ class FlatProgram:
         Raises:
             ShapeError: the arguments are of another type than those that the program was recorded for.
         """
-        if len(args) == 1 and len(self.in_avals) == 1 and type(args[0]) is np.ndarray:
-            aval = self.in_avals[0]
-            if args[0].shape == aval.shape and args[0].dtype == aval.dtype:
-                return [args[0], *self.captured]
+        if self._is_flat and len(args) == len(self.in_avals):  # the most frequent case: arrays and numbers as they are
+            for arg, aval in zip(args, self.in_avals, strict=True):
+                if type(arg) not in _PLAIN or arg.shape != aval.shape or arg.dtype != aval.dtype:
+                    break
+            else:
+                return [*args, *self.captured]
         raw, in_tree = tree.flatten(args)
         leaves = [canonicalize(owned(leaf, False)) for leaf in raw]
         avals = [aval_of(leaf) for leaf in leaves]
@@ -168,9 +174,11 @@ def flat_program(fun: Callable[..., Any], args: tuple[Any, ...], transform: str)
         return [canonicalize(owned(leaf)) for leaf in out_leaves]
 
     _check_real(avals[:count], transform, "input")
-    closed = stage(flat_fun, avals, [type(leaf) in _WEAK for leaf in leaves], transform)
-    _check_real(closed.out_avals, transform, "output")
-    return FlatProgram(closed, in_tree, count)
+    with without_collection():
+        closed = stage(flat_fun, avals, [type(leaf) in _WEAK for leaf in leaves], transform)
+        _check_real(closed.out_avals, transform, "output")
+        # What a Python loop does for many elements in turn is analysed as one operation on arrays.
+        return FlatProgram(reroll(closed, loops=False, worth=_WORTH), in_tree, count)
 
 
 def _check_real(avals: Sequence[ShapedArray], transform: str, what: str) -> None:

@@ -180,11 +180,12 @@ def acyclic_coloring(pattern: Any, order: str | None = None) -> Coloring:
 
     Neighbours differ, and no cycle has two colours only: each pair of colours spans a forest, whose edges are solved
     for from the leaves inwards. Coleman and Cai (1986); algorithm 3.1 of Gebremedhin, Tarafdar, Manne and Pothen
-    (2007). Hubs get colours of their own, which lie on no two-coloured cycle.
+    (2007). Hubs get colours of their own, which lie on no two-coloured cycle, or those of a star colouring, which is
+    an acyclic one, where these are fewer.
 
     Args:
         pattern: symmetric; either triangle or both, in any form that `column_coloring` takes.
-        order: in which vertices are taken; by default the natural one, or on small graphs the better of two.
+        order: in which vertices are taken; by default the natural one, or on small graphs the best of a few.
 
     Raises:
         ShapeError: the matrix is not square.
@@ -201,16 +202,18 @@ def acyclic_coloring(pattern: Any, order: str | None = None) -> Coloring:
     if _nearly_dense(low.size, n):
         return Coloring(np.arange(n), n, "acyclic", "all different: nearly dense")
     hub = _hubs(low, high, n)
-    if hub.any():
-        inner = ~(hub[low] | hub[high])
-        low, high = low[inner], high[inner]
-    starts, heads = adjacency(low, high, n)
+    inner = ~(hub[low] | hub[high])
+    starts, heads = adjacency(low[inner], high[inner], n)
     orders = {order or "natural": vertex_order(starts, heads, order or "natural")}
     if order is None and heads.size <= _FEW:
         orders["smallest-first"] = np.argsort(np.diff(starts), kind="stable")
     tries = {name: greedy_acyclic(starts, heads, places[~hub[places]]) for name, places in orders.items()}
     best = min(tries, key=lambda name: tries[name][1])
     colors, number = tries[best]
+    if order is None and (hub.any() or heads.size <= _FEW):
+        star = star_coloring(pattern)  # which is an acyclic one, and may give hubs colours that others have
+        if star.number < number + hub.sum():
+            return star._replace(kind="acyclic")
     colors[hub] = number + np.arange(hub.sum())
     return Coloring(colors, number + int(hub.sum()), "acyclic", f"greedy, {best} order")
 

@@ -18,10 +18,11 @@ from functrace.sparse._by_position import neighbor_counts
 from functrace.sparse._programs import FlatProgram, joined
 from functrace.sparse.coloring import Bicoloring, Coloring
 from functrace.sparse.structure import Structure
+from functrace.sparse.substitution import Forest, forest_of, substitute
 from functrace.transforms import grad, linearize, vjp, vmap
 
-__all__ = ["Plan", "Sweep", "bicolored_plan", "column_plan", "evaluate_hessian", "evaluate_jacobian", "row_plan",
-           "star_plan"]  # fmt: skip
+__all__ = ["Plan", "Sweep", "acyclic_plan", "bicolored_plan", "column_plan", "evaluate_hessian", "evaluate_jacobian",
+           "row_plan", "star_plan"]  # fmt: skip
 
 #: Most numbers in the directions of one batch; 128 MiB of doubles. More colours than fit take turns.
 SWEEP_SIZE = 2**24
@@ -50,11 +51,13 @@ class Plan(NamedTuple):
     Attributes:
         forward, reverse: products with the matrix and with its transpose, or None.
         order: int[nnz]: for each value its position among what is read, forward first; None if it is the same.
+        forest: for values by substitution, which of them are subtracted from which; None if all are read directly.
     """
 
     forward: Sweep | None
     reverse: Sweep | None
     order: np.ndarray | None
+    forest: Forest | None = None
 
     @property
     def sweeps(self) -> int:
@@ -121,6 +124,27 @@ def star_plan(structure: Structure, coloring: Coloring) -> Plan:
     color[other], place[other] = colors[rows[other]], cols[other]
     renumbered = np.where(needed, np.cumsum(needed) - 1, -1)
     return Plan(Sweep(renumbered[colors] if n else colors, int(needed.sum()), n, renumbered[color], place), None, None)
+
+
+def acyclic_plan(structure: Structure, coloring: Coloring) -> Plan:
+    """Every nonzero of a lower triangle read in the product with a colour of either end, or solved for from there.
+
+    Raises:
+        AssertionError: the colours are no acyclic colouring.
+    """
+    colors, number = coloring.colors, max(coloring.number, 1)
+    rows, cols = structure.rows, structure.cols
+    off = np.flatnonzero(rows != cols)
+    forest = forest_of(cols[off], rows[off], colors, number)
+    assert forest is not None
+    color, place = colors[cols], rows.copy()
+    place[off], color[off] = forest.tails, colors[rows[off] + cols[off] - forest.tails]
+    needed = np.zeros(number, bool)
+    needed[color] = True
+    renumbered = np.append(np.where(needed, np.cumsum(needed) - 1, -1), -1)
+    n = structure.shape[0]
+    sweep = Sweep(renumbered[colors], int(needed.sum()), n, renumbered[color], place)
+    return Plan(sweep, None, None, forest.at(off))
 
 
 # Evaluation
@@ -279,4 +303,6 @@ def _ordered(parts: list[Any], plan: Plan, dtype: np.dtype) -> Any:
     if not parts:
         return np.zeros(0, dtype)
     values = parts[0] if len(parts) == 1 else concatenate(parts)
-    return values if plan.order is None else gather(values, _fixed(plan.order), axes=(0,), unique=True)
+    if plan.order is not None:
+        values = gather(values, _fixed(plan.order), axes=(0,), unique=True)
+    return values if plan.forest is None else substitute(values, plan.forest)

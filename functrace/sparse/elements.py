@@ -32,7 +32,7 @@ from functrace.sparse._element_programs import Wanted, values_program
 from functrace.sparse._element_steps import Steps
 from functrace.sparse._element_weights import Program
 from functrace.sparse._families import Family, element_families, output_families
-from functrace.util import Source, user_line
+from functrace.util import Source, user_line, without_collection
 
 __all__ = ["ElementHessian", "ElementJacobian", "FamilyReport", "element_hessian", "element_jacobian"]
 
@@ -399,8 +399,9 @@ def element_hessian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementHe
         (array([0, 1, 1, 2]), array([0, 0, 1, 1]), array([4., 2., 6., 4.]))
     """
     try:
-        program = Program(closed, wrt)
-        return ElementHessian(program, element_families(program))
+        with without_collection():
+            program = Program(closed, wrt)
+            return ElementHessian(program, element_families(program))
     except (NotSeparable, MissingRuleError):
         return None
 
@@ -426,7 +427,8 @@ def element_jacobian(closed: ClosedJaxpr, wrt: Sequence[int] = (0,)) -> ElementJ
         (array([0, 0, 1, 1]), array([0, 1, 1, 2]), array([ 4.,  1., 12.,  4.]))
     """
     try:
-        program = Program(closed, wrt)
-        return ElementJacobian(program, output_families(program))
+        with without_collection():
+            program = Program(closed, wrt)
+            return ElementJacobian(program, output_families(program))
     except (NotSeparable, MissingRuleError):
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import linecache
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,8 +56,18 @@ class Pattern:
     _explain: Callable[[int, int], list[Step]] | None
 
     def __init__(self, shape: Sequence[int], rows: Any, cols: Any) -> None:
-        height, width = (int(n) for n in shape)
-        rows, cols = (np.asarray(a).astype(np.intp).reshape(-1) for a in (rows, cols))
+        try:
+            height, width = (operator.index(n) for n in shape)
+            rows, cols = (np.asarray(a).reshape(-1) for a in (rows, cols))
+            # Whole numbers in floats are SciPy's and MATLAB's habit; others are no places.
+            rows, cols = ((a if a.dtype.kind in "iu" else _whole(a)).astype(np.intp) for a in (rows, cols))
+        except (TypeError, ValueError) as error:
+            raise ShapeError(
+                f"a pattern takes the matrix's two lengths, and integers as rows and columns: {error}",
+                where=user_line(),
+                got=f"shape {shape!r}",
+                remedy="write Pattern((2, 3), [0, 1], [2, 0])",
+            ) from None
         if len(rows) != len(cols):
             raise ShapeError(
                 "a pattern needs a row and a column for every place",
@@ -296,6 +307,13 @@ def _lines(steps: Sequence[Step]) -> tuple[str, ...]:
 def _explained(pattern: Pattern, explain: Callable[[int, int], list[Step]]) -> Pattern:
     object.__setattr__(pattern, "_explain", explain)
     return pattern
+
+
+def _whole(places: np.ndarray) -> np.ndarray:
+    """Rows or columns in another dtype than an integer one; a ValueError if they are no whole numbers."""
+    if not places.size or (places.dtype.kind in "bf" and (places == np.floor(places.astype(float))).all()):
+        return places
+    raise ValueError(f"these are of dtype {places.dtype}")
 
 
 # the patterns of functions

@@ -9,9 +9,11 @@ import numpy as np
 
 from functrace import tree
 from functrace.core.types import aval_of, is_inexact
-from functrace.errors import ArgumentError
+from functrace.errors import ArgumentError, InputError
 from functrace.testing.numerical import SEED, RuleError, difference, inner, noise, random_like, require_close
 from functrace.transforms import jvp, vjp
+from functrace.transforms._flatten import check_functions
+from functrace.util import user_line
 
 __all__ = ["check_grads", "check_jvp", "check_vjp"]
 
@@ -29,6 +31,18 @@ def _leaves(values: Any) -> list[Any]:
 def _flat(f: Callable[..., Any], args: Any) -> tuple[list[Any], tree.TreeDef, Callable[..., list[Any]]]:
     leaves, structure = _leaves(args), tree.structure(args)
     return leaves, structure, lambda *values: _leaves(f(*tree.unflatten(structure, list(values))))
+
+
+def _require_call(check: str, args: Any, **functions: Any) -> None:
+    """Raise unless functions are functions, and arguments a tuple or list of them."""
+    check_functions(check, **functions)
+    if not isinstance(args, (tuple, list)):
+        raise InputError(
+            f"{check} takes the function's arguments as a tuple",
+            where=user_line(),
+            got=type(args).__name__,
+            remedy="write (x,) for one argument",
+        )
 
 
 def _float_outputs(outs: Sequence[Any]) -> list[int]:
@@ -61,6 +75,7 @@ def check_jvp(
         >>> import functrace.testing
         >>> check_jvp(np.sin, functools.partial(functrace.jvp, np.sin), (0.5,))
     """
+    _require_call("check_jvp", args, f=f, f_jvp=f_jvp)
     rng = np.random.default_rng(SEED)
     leaves, structure, flat = _flat(f, tuple(args))
     direction = [random_like(rng, leaf) for leaf in leaves]
@@ -103,6 +118,7 @@ def check_vjp(
         >>> import functrace.testing
         >>> functrace.testing.check_vjp(np.sin, functools.partial(functrace.vjp, np.sin), (0.5,))
     """
+    _require_call("check_vjp", args, f=f, f_vjp=f_vjp)
     rng = np.random.default_rng(SEED)
     leaves, _, flat = _flat(f, tuple(args))
     outs = flat(*leaves)
@@ -153,12 +169,20 @@ def check_grads(
         >>> import functrace.testing
         >>> functrace.testing.check_grads(lambda x: (np.sin(x) ** 2).sum(), (np.arange(3.0),), order=2)
     """
-    modes = (modes,) if isinstance(modes, str) else tuple(modes)
-    for mode in modes:
+    _require_call("check_grads", args, f=f)
+    chosen: tuple[Any, ...] = tuple(modes) if not isinstance(modes, str) and hasattr(modes, "__iter__") else (modes,)
+    for mode in chosen:
         if mode not in ("fwd", "rev"):
             raise ArgumentError("check_grads knows no such mode", got=repr(mode), remedy="choose among 'fwd' and 'rev'")
+    if not chosen or isinstance(order, bool) or not isinstance(order, (int, np.integer)) or order < 0:
+        raise ArgumentError(
+            "check_grads needs an order, a non-negative integer, and at least one mode",
+            where=user_line(),
+            got=f"order={order!r}, modes={modes!r}",
+            remedy="leave them out for first derivatives in both modes",
+        )
     if order > 0:
-        _check_grads(f, tuple(args), order, modes, (atol, rtol, eps), "", np.random.default_rng(SEED))
+        _check_grads(f, tuple(args), order, chosen, (atol, rtol, eps), "", np.random.default_rng(SEED))
 
 
 def _check_grads(

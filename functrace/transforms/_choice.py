@@ -1,15 +1,14 @@
 """The mode of a Jacobian chosen by price: forward, reverse, coloured, or a product split at the program's waist.
 
-The linear program of one linearization is priced, equation by equation: what a sweep costs however many directions it
-takes, and what each direction adds. Between the cuts of a chain every bracketing is tried, as in the matrix-chain
-problem: an interval is swept forward from its start, in reverse from its stop, or is the product of two intervals.
-(U. Naumann, Optimal Jacobian accumulation is NP-complete, 2008, says why only bracketings.)
+The linear program of one linearization is priced, equation by equation (`_prices`). Between the cuts of a chain every
+bracketing is tried, as in the matrix-chain problem: an interval is swept forward from its start, in reverse from its
+stop, or is the product of two intervals. (U. Naumann, Optimal Jacobian accumulation is NP-complete, 2008, says why only
+bracketings.)
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,10 +16,9 @@ import numpy as np
 
 from functrace.control.cond import cond, merge_constants
 from functrace.core.ir import Eqn, Literal, Var, live_eqns
-from functrace.core.trace import EVAL, current_trace
+from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of
-from functrace.interpreters.cost import Machine, equation_cost
-from functrace.interpreters.linearize import LinearProgram
+from functrace.interpreters.linearize import LinearProgram, is_staged
 from functrace.interpreters.staging import stage
 from functrace.interpreters.transpose import backward_pass
 from functrace.primitives.contraction import dot_general, permute
@@ -29,10 +27,11 @@ from functrace.primitives.families import reshape
 from functrace.primitives.reduction import reduce_and
 from functrace.primitives.shape import concatenate, slice_, zeros
 from functrace.transforms._compression import Compression, compression_of, form_compressed
+from functrace.transforms._prices import Seconds, color_seconds, compiled_prices, eager_prices, product_seconds
 from functrace.transforms._sweeps import basis, sweep
 from functrace.transforms._waist import between, narrowest_cuts, width
 
-__all__ = ["Plan", "Product", "Sweep", "choose", "decide", "form", "price"]
+__all__ = ["Plan", "Product", "Sweep", "choose", "decide", "form"]
 
 
 class Sweep(NamedTuple):
@@ -91,35 +90,30 @@ class Plan(NamedTuple):
 
 #: The least width of inputs and outputs at which a waist is looked for, and the most equations.
 _WIDE, _LONG = 16, 4000
-_RATES = Machine()
-#: Seconds, measured: interpreting one equation of a sweep forward and in reverse, half of that for a single direction;
-#: in addition one that holds a program, which is batched (and transposed) first; setting up a product of parts.
-_STEP = (1.2e-5, 1.6e-5)
-_PROGRAM = (3e-4, 9e-4)
-_SPLIT = 2e-4
 #: Seconds from which on the pattern is asked for, and what part of the time the colours must leave to be taken.
 _WORTH_COLORING, _PAYS = 1e-3, 0.7
-#: A direction in reverse against one forward: cotangents are summed where tangents are repeated.
-_REVERSE = 1.2
 _REMEMBERED = 512
+_KNOWN = -4  # a constant in a signature; one less, a traced value
 _plans: dict[Any, Plan] = {}
 
 
 def choose(program: LinearProgram, count: int, split: bool = False) -> tuple[Plan, list[Eqn]]:
     """The cheapest plan for the Jacobian of the first `count` outputs, and the equations that it needs.
 
-    With `split`, the cheapest of those that multiply Jacobians of parts, if there is a waist at all.
+    While a program is traced, the prices are those of compiled code, else those of NumPy calls. With `split`, the
+    cheapest of those that multiply Jacobians of parts, if there is a waist at all.
     """
     outvars = program.outvars[:count]
     eqns = live_eqns(program.eqns, outvars)
+    world = "compiled" if is_staged(current_trace()) else "eager"
     if split:
-        return _make_plan(eqns, program.invars, outvars, True), eqns
-    key = _signature(eqns, program.invars, outvars)
+        return _make_plan(eqns, program.invars, outvars, world, True), eqns
+    key = world, _signature(eqns, program.invars, outvars)
     plan = _plans.get(key)
     if plan is None:
         if len(_plans) >= _REMEMBERED:
             _plans.clear()
-        plan = _plans[key] = _make_plan(eqns, program.invars, outvars)
+        plan = _plans[key] = _make_plan(eqns, program.invars, outvars, world)
     return plan, eqns
 
 
@@ -131,7 +125,9 @@ def _signature(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | N
         number[var] = len(number)
         parts.append(var.aval)
     for eqn in eqns:
-        wiring = tuple([-1 if type(a) is Literal else number.get(a, -3) for a in eqn.invars])
+        wiring = tuple(
+            [_KNOWN - isinstance(a.val, Tracer) if isinstance(a, Literal) else number.get(a, -3) for a in eqn.invars]
+        )
         for var in eqn.outvars:
             number[var] = len(number)
         parts.append((eqn.primitive.name, wiring, *[v.aval for v in eqn.outvars]))
@@ -143,7 +139,9 @@ def _variables(eqns: Sequence[Eqn], invars: Sequence[Var]) -> list[Var]:
     return [*invars, *(v for e in eqns for v in e.outvars)]
 
 
-def _make_plan(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], split: bool = False) -> Plan:
+def _make_plan(
+    eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | None], world: str, split: bool = False
+) -> Plan:
     outs = list(dict.fromkeys(v for v in outvars if v is not None))
     ends = [list(invars), outs]
     n, m = width(ends[0]), sum(v.aval.size for v in outvars if v is not None)
@@ -152,16 +150,14 @@ def _make_plan(eqns: list[Eqn], invars: Sequence[Var], outvars: Sequence[Var | N
         cuts = [cut for cut in narrowest_cuts(eqns, invars, outs) if _same_dtype([*cut, *invars])]
         if cuts and width(cuts[0]) < min(n, m):
             chain = [ends[0], *cuts, ends[1]]
-    sections = [between(eqns, a, b) for a, b in itertools.pairwise(chain)]
     widths = [width(frontier) for frontier in chain]
     widths[-1] = m
-    whole = [price(section) for section in sections]
-    tree = _bracket(widths, whole, split)
+    seconds = (compiled_prices if world == "compiled" else eager_prices)(eqns, chain, widths)
+    tree = _bracket(widths, seconds, split, world)
     number = {v: i for i, v in enumerate(_variables(eqns, invars))}
     cuts_by_number = tuple(tuple(number[v] for v in cut) for cut in chain[1:-1])
     last = len(widths) - 1
-    forward = _sweep_seconds("forward", 0, last, widths, whole)
-    reverse = _sweep_seconds("reverse", 0, last, widths, whole)
+    forward, reverse = seconds("forward", 0, last), seconds("reverse", 0, last)
     return Plan(tree, cuts_by_number, tuple(widths), forward, reverse)
 
 
@@ -170,61 +166,24 @@ def _same_dtype(variables: Sequence[Var]) -> bool:
     return len(dtypes) == 1 and dtypes.pop().kind == "f"
 
 
-class Price(NamedTuple):
-    """Seconds of a sweep: what it takes at all, forward and in reverse, and what each direction adds."""
-
-    forward: float
-    reverse: float
-    each: float
-
-
-def price(eqns: Sequence[Eqn]) -> Price:
-    """The price of a batched sweep through linear equations: constants are read once, tangents once per direction."""
-    fixed, each = [0.0, 0.0], 0.0
-    for eqn in eqns:
-        cost = equation_cost(eqn)
-        shared = sum(a.aval.size * a.aval.dtype.itemsize for a in eqn.invars if isinstance(a, Literal))
-        inner = _RATES.operation * (cost.primitives - 1)
-        once = inner + _RATES.byte * min(shared, cost.bytes)
-        each += max(cost.seconds(_RATES) - _RATES.operation - once, 0.0)
-        for mode in (0, 1):
-            fixed[mode] += once + _STEP[mode] + (_PROGRAM[mode] if inner else 0.0)
-    return Price(fixed[0], fixed[1], each)
-
-
-def _bracket(widths: Sequence[int], prices: Sequence[Price], split: bool = False) -> Sweep | Product:
+def _bracket(widths: Sequence[int], seconds: Seconds, split: bool = False, world: str = "eager") -> Sweep | Product:
     """The cheapest bracketing of the chain, by dynamic programming over its intervals; with `split`, a product."""
-    count = len(prices)
+    count = len(widths) - 1
     best: dict[tuple[int, int], Sweep | Product] = {}
     for length in range(1, count + 1):
         for start in range(count - length + 1):
             stop = start + length
             ways: list[Sweep | Product] = [
-                Sweep(mode, start, stop, _sweep_seconds(mode, start, stop, widths, prices))
-                for mode in ("reverse", "forward")
+                Sweep(mode, start, stop, seconds(mode, start, stop)) for mode in ("reverse", "forward")
             ]
             if split and length == count > 1:
                 ways = []
             for middle in range(start + 1, stop):
                 early, late = best[start, middle], best[middle, stop]
-                product = _product_seconds(widths[stop], widths[middle], widths[start])
+                product = product_seconds(widths[stop], widths[middle], widths[start], world)
                 ways.append(Product(early, late, start, stop, early.seconds + late.seconds + product))
             best[start, stop] = min(ways, key=lambda way: way.seconds)
     return best[0, count]
-
-
-def _sweep_seconds(mode: str, start: int, stop: int, widths: Sequence[int], prices: Sequence[Price]) -> float:
-    each = sum(p.each for p in prices[start:stop])
-    moved = 2 * 8 * _RATES.byte * widths[start] * widths[stop]
-    if mode == "forward":
-        fixed = sum(p.forward for p in prices[start:stop]) / (1 if widths[start] > 1 else 2)
-        return fixed + widths[start] * each + (2 * moved if widths[start] > 1 else moved)
-    fixed = sum(p.reverse for p in prices[start:stop]) / (1 if widths[stop] > 1 else 2)
-    return fixed + _REVERSE * widths[stop] * each + moved
-
-
-def _product_seconds(rows: int, inner: int, columns: int) -> float:
-    return _SPLIT + 2 * rows * inner * columns * _RATES.dense_flop + 3 * 8 * _RATES.byte * rows * columns
 
 
 # forming
@@ -339,10 +298,7 @@ def _form_product(
 
 def _compressed_seconds(found: Compression, plan: Plan, eqns: Sequence[Eqn]) -> float:
     """Of a sweep over the colours and of spreading its results over a matrix of zeros."""
-    cost = price(eqns)
-    fixed, each = (cost.forward, cost.each) if found.mode == "forward" else (cost.reverse, _REVERSE * cost.each)
-    spread = 8 * _RATES.byte * (plan.widths[0] * plan.widths[-1] + 10 * found.rows.size)
-    return _SPLIT + fixed + found.number * each + spread
+    return color_seconds(eqns, found.mode, found.number, plan.widths[0] * plan.widths[-1], found.rows.size)
 
 
 def _rows_by_input(whole: Any, in_avals: Sequence[ShapedArray]) -> list[Any]:

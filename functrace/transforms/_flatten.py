@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,8 +24,8 @@ from functrace.primitives.shape import zeros
 from functrace.util import user_line
 
 __all__ = [
-    "FlatFunction", "argument_positions", "call", "check_callable", "check_hashable", "check_like", "export",
-    "instantiate", "owned", "snapshot",
+    "FlatFunction", "argument_positions", "call", "check_callable", "check_functions", "check_hashable", "check_like",
+    "export", "instantiate", "owned", "snapshot",
 ]  # fmt: skip
 
 _WEAK = (float, int, complex)
@@ -43,6 +44,22 @@ def check_callable(fun: Any, transform: str) -> None:
             got=type(fun).__name__,
             remedy=f"write {transform}(f)(x), not {transform}(f(x))",
         )
+
+
+def check_functions(caller: str, **functions: Any) -> None:
+    """Raise unless all of a function's arguments of these names can be called.
+
+    Raises:
+        InputError: one cannot.
+    """
+    for name, function in functions.items():
+        if not callable(function):
+            raise InputError(
+                f"{caller} takes a function as {name}",
+                where=user_line(),
+                got=type(function).__name__,
+                remedy="pass the function itself, without calling it",
+            )
 
 
 def argument_positions(argnums: int | Sequence[int], count: int, transform: str) -> tuple[int, ...]:
@@ -194,13 +211,35 @@ def export(values: Sequence[Any], shared: Sequence[Any] = ()) -> list[Any]:
             if value.ndim == 0:
                 value = value[()]
             else:
-                if value.base is not None or not value.flags.writeable or id(value) in seen:
+                if not _is_own(value) or id(value) in seen:
                     value = value.copy()
                 seen.add(id(value))
         elif isinstance(value, Tracer):
             value = value.snapshot()
         results.append(value)
     return results
+
+
+def _references_to_base(view: np.ndarray) -> int:
+    return sys.getrefcount(view.base)
+
+
+#: How many these are if there is no other than the view's.
+_SOLE = _references_to_base(np.ones((2, 2)).T.reshape(4))
+
+
+def _is_own(value: np.ndarray) -> bool:
+    """Whether nobody else holds an array's memory.
+
+    A reshape that has to copy gives a view of the copy, and nothing but the view refers to that.
+    """
+    if not value.flags.writeable:
+        return False
+    if value.base is None:
+        return True
+    if type(value.base) is not np.ndarray or value.base.base is not None or not value.flags.c_contiguous:
+        return False
+    return value.base.nbytes == value.nbytes and value.base.flags.owndata and _references_to_base(value) <= _SOLE
 
 
 def instantiate(value: Any, aval: ShapedArray) -> Any:
@@ -227,7 +266,7 @@ def check_like(values: Any, in_tree: tree.TreeDef, avals: Sequence[ShapedArray],
         raise error(
             f"the {what}s have another tree structure than the {primal}s",
             where=user_line(),
-            got=str(mismatch),
+            got=str(mismatch).partition("\n")[0],
             remedy=f"give each {primal} a {what} of its shape and dtype, in the same containers",
         ) from None
     return [_match(leaf, aval, what, primal, error) for leaf, aval in zip(leaves, avals, strict=True)]

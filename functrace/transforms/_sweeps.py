@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from functrace import tree
+from functrace.core.trace import current_trace
 from functrace.core.types import ShapedArray
 from functrace.errors import NonDifferentiableInputError
 from functrace.interpreters.batching import batch
@@ -83,7 +84,9 @@ def sweep(
         count[:] = [len(outs)]
         return [*outs, *(primals or ())]
 
-    outs, batched = batch(flat_fun, size, directions, [True] * len(directions))
+    # Products of directions are larger than these: the compiler rather sees the products than their values.
+    seeds = list(map(current_trace().symbolic, directions))
+    outs, batched = batch(flat_fun, size, seeds, [True] * len(directions))
     if primals is not None:
         primals[:] = outs[count[0] :]
     return [out if is_batched else None for out, is_batched in zip(outs[: count[0]], batched, strict=False)]

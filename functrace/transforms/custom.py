@@ -17,7 +17,7 @@ from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize, float0, is_inexact
 from functrace.errors import ArgumentError, CustomRuleError, InputError, TreeError
 from functrace.primitives.shape import zeros
-from functrace.transforms._flatten import argument_positions, check_callable, snapshot
+from functrace.transforms._flatten import argument_positions, check_callable, check_functions, snapshot
 from functrace.util import user_line
 
 __all__ = ["CustomVJPPrimal", "SymbolicZero", "checkpoint", "custom_jvp", "custom_vjp"]
@@ -179,7 +179,7 @@ def _check_pairs(what: str, name: str, values: Any, structure: tree.TreeDef, ava
         raise CustomRuleError(
             f"a custom rule returned {what}s of another structure than the {name}s",
             where=user_line(),
-            got=str(mismatch),
+            got=str(mismatch).partition("\n")[0],
             remedy=remedy,
         ) from None
     checked: list[Any] = []
@@ -250,6 +250,7 @@ class custom_jvp:
         Returns:
             The rule, so that this is a decorator.
         """
+        check_functions("defjvp", jvp=jvp)
         self.jvp, self.symbolic_zeros = jvp, symbolic_zeros
         return jvp
 
@@ -362,10 +363,12 @@ class custom_vjp:
             symbolic_zeros: whether the arguments of `fwd` arrive as `CustomVJPPrimal`, and zero cotangents as
                 `SymbolicZero`.
         """
+        check_functions("defvjp", fwd=fwd, bwd=bwd)
         self.fwd, self.bwd, self.symbolic_zeros = fwd, bwd, symbolic_zeros
 
     def defjvp(self, jvp: Callable[..., Any]) -> Callable[..., Any]:
         """Set a rule for forward mode, as that of `custom_jvp`."""
+        check_functions("defjvp", jvp=jvp)
         self.jvp = jvp
         return jvp
 
@@ -438,7 +441,7 @@ class _FlatVJP:
             raise CustomRuleError(
                 "a backward rule must return a tuple with one cotangent per differentiable argument",
                 where=user_line(),
-                got=f"{type(found).__name__} of length {len(found) if hasattr(found, '__len__') else 1} "
+                got=f"{type(found).__name__} of length {len(found) if isinstance(found, (tuple, list)) else 1} "
                 f"for {len(arguments)} arguments",
                 remedy="return a tuple, as in (x_bar,); None stands for a zero cotangent",
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from functrace.backend.explain import Group, groups, schedule_text
+from functrace.transforms._flatten import check_callable
 from functrace.transforms.jit import Jitted, jit
 
 __all__ = ["Explanation", "explain"]
@@ -44,8 +46,10 @@ def explain(fun: Callable[..., Any]) -> Callable[..., Explanation]:
         fused          4000        16k  4 operations over 1000: add -> float64[1000]
         1 fused; workspace of 0 bytes
     """
+    check_callable(fun, "explain")
     jitted = fun if isinstance(fun, Jitted) else jit(fun)
 
+    @functools.wraps(fun, updated=())
     def explained(*args: Any, **kwargs: Any) -> Explanation:
         compiled = jitted.lower(*args, **kwargs)._program.executable()
         return Explanation(schedule_text(compiled), groups(compiled))

@@ -13,7 +13,7 @@ import functrace.control.taylor  # noqa: F401  (defines the rules of loops and b
 from functrace import tree
 from functrace.core.trace import current_trace
 from functrace.core.types import aval_of, canonicalize
-from functrace.errors import ArgumentError, TangentError
+from functrace.errors import ArgumentError, InputError, TangentError
 from functrace.interpreters.taylor import taylor
 from functrace.primitives.shape import zeros
 from functrace.transforms._flatten import FlatFunction, check_callable, check_like, export
@@ -44,6 +44,21 @@ def jet(fun: Callable[..., Any], primals: Sequence[Any], series: Sequence[Sequen
         (np.float64(0.0), [np.float64(1.0), np.float64(0.0), np.float64(-1.0)])
     """
     check_callable(fun, "jet")
+    for name, values in (("primals", primals), ("series", series)):
+        if not isinstance(values, (tuple, list)):
+            raise InputError(
+                f"jet takes a sequence as {name}, with one entry per argument",
+                where=user_line(),
+                got=type(values).__name__,
+                remedy="write jet(f, (x,), ((1.0, 0.0),))",
+            )
+    if any(not isinstance(s, (tuple, list)) and not np.ndim(s) for s in series):
+        raise InputError(
+            "a series of jet is a sequence of derivatives, from the first order on",
+            where=user_line(),
+            got=", ".join(type(s).__name__ for s in series),
+            remedy="write jet(f, (x,), ((1.0, 0.0),))",
+        )
     flat = FlatFunction(fun, primals, {}, keep=current_trace().captures)
     lengths = {len(s) for s in series}
     if len(lengths) != 1 or len(series) != len(primals):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from functrace import tree
+from functrace.core.trace import current_trace
 from functrace.core.types import aval_of
 from functrace.errors import ArgumentError, CustomRuleError, MissingRuleError
 from functrace.interpreters import jvp as forward
-from functrace.interpreters.linearize import LinearProgram, linearize
+from functrace.interpreters.linearize import LinearProgram, is_staged, linearize
 from functrace.interpreters.transpose import backward_pass
 from functrace.transforms._choice import form
 from functrace.transforms._flatten import FlatFunction, argument_positions, check_callable
@@ -130,7 +131,8 @@ def jacobian(
     Where everything passes through a few numbers (a waist: R^1000 -> R^10 -> R^1000), the Jacobians before and after
     them are formed in their best modes and multiplied. Where the pattern is sparse, columns (or rows) that share no
     row (or column) are swept together; not in programs being compiled. The price of each comes from the linear program
-    itself. The choice is remembered per function and types of arguments.
+    itself: that of NumPy calls, or in a program being compiled that of machine code. The choice is remembered per
+    function and types of arguments.
 
     Args:
         fun: function of arrays or pytrees of arrays.
@@ -155,9 +157,9 @@ def jacobian(
                [2., 5.]])
     """
     check_callable(fun, "jacobian")
-    if mode in _MODES:
+    if isinstance(mode, str) and mode in _MODES:
         return _MODES[mode](fun, argnums, has_aux, holomorphic)
-    if mode not in ("auto", "split"):
+    if not isinstance(mode, str) or mode not in ("auto", "split"):
         raise ArgumentError(
             "jacobian knows no such mode",
             where=user_line(),
@@ -171,14 +173,15 @@ def jacobian(
 
     @functools.wraps(fun)
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
-        key = (argnums_key, *[_type_of(leaf) for leaf in (args if not kwargs else tree.leaves((args, kwargs)))])
+        leaves = args if not kwargs else tree.leaves((args, kwargs))
+        key = (argnums_key, is_staged(current_trace()), *map(_type_of, leaves))
         way = fixed.get(chosen.get(key, ""))
         if way is not None:
             return way(*args, **kwargs)
         positions = argument_positions(argnums, len(args), "jacobian")
         flat = FlatFunction(fun, args, kwargs, positions, has_aux)
         in_avals = [aval_of(leaf) for leaf in flat.leaves]
-        if any(a.dtype.kind != "f" for a in in_avals):
+        if not in_avals or any(a.dtype.kind != "f" for a in in_avals):
             return fixed["reverse"](*args, **kwargs)
         values, program = linearize(flat, flat.leaves, None, flat.weak)
         count = flat.out_tree.num_leaves
@@ -282,7 +285,7 @@ def hessian(
                [2., 0.]])
     """
     check_callable(fun, "hessian")
-    if mode not in _NESTINGS:
+    if not isinstance(mode, str) or mode not in _NESTINGS:
         raise ArgumentError(
             "hessian knows no such mode",
             where=user_line(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -17,16 +18,18 @@ import numpy as np
 
 from functrace import tree
 from functrace.backend import llvm
-from functrace.backend.dispatcher import Argument, Dispatcher, Signature, make_dispatcher
+from functrace.backend.dispatcher import Dispatcher, make_dispatcher
 from functrace.backend.executable import Executable, compilation_disabled
 from functrace.backend.explain import schedule_text
 from functrace.backend.flattener import flattening, missed
+from functrace.backend.signatures import Argument, Signature
 from functrace.control.call import executable, jit_call, run_jaxpr, simplified
+from functrace.control.reroll import reroll
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, has_effects, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
 from functrace.core.types import ShapedArray, aval_of, canonicalize
 from functrace.errors import ArgumentError, InputError, RecompilationWarning
-from functrace.interpreters.simplify import with_uniform_constants
+from functrace.interpreters.constants import with_known_constants
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, check_callable, check_hashable, export
 from functrace.transforms._flatten import call as call_user
@@ -295,7 +298,7 @@ class Jitted:
             return [canonicalize(leaf) for leaf in leaves]
 
         with without_collection():
-            jaxpr, constants = hoist_constants(with_uniform_constants(stage(flat_fun, avals, weak, "jit")))
+            jaxpr, constants = hoist_constants(with_known_constants(stage(flat_fun, avals, weak, "jit", reroll)))
         return _Program(jaxpr, constants, in_tree, out_tree[0])
 
     def trace(self, *args: Any, **kwargs: Any) -> ClosedJaxpr:
@@ -318,6 +321,23 @@ class Jitted:
     def cache_info(self) -> CacheInfo:
         """How many calls were traced, and how many programs are kept."""
         return CacheInfo(self._misses, len(self._programs))
+
+    def __copy__(self) -> Jitted:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Jitted:
+        return self  # as of functions
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """By its name where that means it (a decorated function), else from the function; programs stay behind."""
+        name = getattr(self, "__qualname__", "")
+        found: Any = sys.modules.get(self.__module__)
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if found is self:
+            return name
+        numbers, names = self.static_argnums, tuple(self.static_argnames)
+        return functools.partial(jit, static_argnums=numbers, static_argnames=names, inline=self.inline), (self.fun,)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
@@ -361,6 +381,7 @@ def jit(
         environment, set before the first call, makes it call `fun` itself.
 
     Raises:
+        ArgumentError: a static argument is none of the function's.
         AbstractValueError: Python needs the value of a traced argument (when called).
         NonHashableError: a static argument cannot be hashed (when called).
 
@@ -383,7 +404,11 @@ def jit(
 def _static(
     fun: Callable[..., Any], numbers: tuple[int, ...], names: set[str]
 ) -> tuple[tuple[int, ...], frozenset[str]]:
-    """Static positions and names, each of a static parameter, however it is given."""
+    """Static positions and names, each of a static parameter, however it is given.
+
+    Raises:
+        ArgumentError: the function has no such parameter.
+    """
     if not numbers and not names:
         return (), frozenset()
     try:
@@ -391,8 +416,23 @@ def _static(
     except (TypeError, ValueError):
         return numbers, frozenset(names)
     places = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    count = len(places)
-    if not any(p.kind == p.VAR_POSITIONAL for p in parameters):
-        numbers = tuple([i + count if -count <= i < 0 else i for i in numbers])
+    count, kinds = len(places), {p.kind for p in parameters}
+    known = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+    if inspect.Parameter.VAR_POSITIONAL not in kinds:
+        beyond = [i for i in numbers if not -count <= i < count]
+        _check_static("static_argnums", beyond, f"{count} positional arguments")
+        numbers = tuple([i + count if i < 0 else i for i in numbers])
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        _check_static("static_argnames", sorted(names - known), f"the arguments {', '.join(sorted(known)) or 'none'}")
     found = dict.fromkeys((*numbers, *(i for i, name in enumerate(places) if name in names)))
     return tuple(found), frozenset(names).union(places[i] for i in numbers if 0 <= i < count)
+
+
+def _check_static(option: str, unknown: list[Any], has: str) -> None:
+    if unknown:
+        raise ArgumentError(
+            f"{option} of jit names an argument that the function does not have",
+            where=user_line(),
+            got=f"{', '.join(map(repr, unknown))} for a function with {has}",
+            remedy="number the positional arguments from 0, or give the names of its parameters",
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,10 +13,10 @@ from functrace import tree
 from functrace.core import ir
 from functrace.core.ir import ClosedJaxpr, Jaxpr
 from functrace.core.types import ShapedArray, aval_of, canonicalize
-from functrace.errors import ArgumentError
+from functrace.errors import ArgumentError, InputError
 from functrace.interpreters.staging import stage
 from functrace.transforms._flatten import argument_positions, call, check_callable, check_hashable, export, owned
-from functrace.util import user_line
+from functrace.util import user_line, without_collection
 
 __all__ = ["ShapeDtypeStruct", "eval_jaxpr", "eval_shape", "make_jaxpr"]
 
@@ -35,7 +36,16 @@ class ShapeDtypeStruct(ShapedArray):
     __hash__ = ShapedArray.__hash__
 
     def __init__(self, shape: Sequence[int], dtype: Any) -> None:
-        super().__init__(tuple(int(n) for n in shape), np.dtype(dtype))
+        try:
+            lengths = tuple(operator.index(n) for n in shape)
+            super().__init__(lengths, np.dtype(dtype))
+        except TypeError as error:
+            raise ArgumentError(
+                f"a ShapeDtypeStruct holds a tuple of integers and a dtype: {error}",
+                where=user_line(),
+                got=f"{shape!r}, {dtype!r}",
+                remedy="write ShapeDtypeStruct((2, 3), float)",
+            ) from None
 
     def __repr__(self) -> str:
         return f"ShapeDtypeStruct(shape={self.shape}, dtype={self.dtype.name})"
@@ -98,6 +108,13 @@ def eval_jaxpr(jaxpr: Jaxpr, consts: Sequence[Any], *args: Any) -> list[Any]:
         >>> functrace.eval_jaxpr(closed.jaxpr, closed.consts, 0.0)
         [np.float64(0.0)]
     """
+    if not isinstance(jaxpr, Jaxpr) or not isinstance(consts, (list, tuple)):
+        raise InputError(
+            "eval_jaxpr takes a jaxpr and the list of its constants",
+            where=user_line(),
+            got=f"{type(jaxpr).__name__}, {type(consts).__name__}",
+            remedy="write eval_jaxpr(closed.jaxpr, closed.consts, *args) for what make_jaxpr gave",
+        )
     avals = jaxpr.in_avals
     values = [_as_type(arg, aval) for arg, aval in zip(args, avals, strict=False)]
     if len(args) != len(avals) or [aval_of(v) for v in values] != avals:
@@ -157,6 +174,7 @@ def _stage(
         out_tree.append(structure)
         return [canonicalize(owned(leaf)) for leaf in out_leaves]
 
-    closed = stage(flat_fun, avals, [type(leaf) in _WEAK for leaf in leaves])
+    with without_collection():
+        closed = stage(flat_fun, avals, [type(leaf) in _WEAK for leaf in leaves])
     shapes = [ShapeDtypeStruct(a.shape, a.dtype) for a in closed.out_avals]
     return closed, tree.unflatten(out_tree[0], shapes)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from functrace.primitives import cumulative as c
 from functrace.primitives import reduction as p
 from functrace.testing import Case
 
@@ -29,7 +30,7 @@ SHAPES_AND_AXES = [
 ]
 EMPTY = [((0,), (0,)), ((2, 0), (1,)), ((0, 3), (0, 1))]
 EXTREMA = (p.reduce_max, p.reduce_min, p.reduce_fmax, p.reduce_fmin)
-CUMULATIVE = (p.cumsum, p.cumprod, p.cummax, p.cummin, p.cumlogsumexp)
+CUMULATIVE = (c.cumsum, c.cumprod, c.cummax, c.cummin, c.cumlogsumexp)
 
 
 def reductions(primitive, values=normal, empty=2, **params):
@@ -46,7 +47,7 @@ def products():
         )
         for reverse in (False, True):
             yield Case(
-                p.cumprod,
+                c.cumprod,
                 (with_zeros((4,), zeros),),
                 {"axis": 0, "reverse": reverse},
                 name=f"{zeros}-zeros-{reverse}",
@@ -69,18 +70,18 @@ def infinities():
 
 def cumulative():
     for primitive in CUMULATIVE:
-        values = distinct if primitive in (p.cummax, p.cummin) else normal
+        values = distinct if primitive in (c.cummax, c.cummin) else normal
         for shape, axis in [((4,), 0), ((1,), 0), ((0,), 0), ((2, 3), 0), ((2, 3), 1), ((2, 3, 2), 1), ((3, 0), 0)]:
             for reverse in (False, True):
                 yield Case(
                     primitive, (values(*shape),), {"axis": axis, "reverse": reverse}, name=f"{shape}-{axis}-{reverse}"
                 )
-    yield Case(p.cumsum, (normal(3) + 1j * normal(3),), {"axis": 0, "reverse": False}, name="complex")
-    yield Case(p.cumsum, (rng.integers(-3, 4, (2, 3)).astype(np.int8),), {"axis": 1, "reverse": True}, name="int8")
+    yield Case(c.cumsum, (normal(3) + 1j * normal(3),), {"axis": 0, "reverse": False}, name="complex")
+    yield Case(c.cumsum, (rng.integers(-3, 4, (2, 3)).astype(np.int8),), {"axis": 1, "reverse": True}, name="int8")
     for shape, axis in [((4,), 0), ((0,), 0), ((3, 2), 0), ((2, 3, 2), 1), ((0, 3), 1)]:
         for reverse in (False, True):
             yield Case(
-                p.linear_recurrence,
+                c.linear_recurrence,
                 (normal(*shape), normal(*shape)),
                 {"axis": axis, "reverse": reverse},
                 name=f"{shape}-{axis}-{reverse}",
@@ -89,7 +90,10 @@ def cumulative():
     factors = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
     for reverse in (False, True):
         yield Case(
-            p.linear_recurrence, (factors, normal(3, 2)), {"axis": 0, "reverse": reverse}, name=f"cuts-{reverse}"
+            c.linear_recurrence,
+            (factors, normal(3, 2)),
+            {"axis": 0, "reverse": reverse},
+            name=f"cuts-{reverse}",
         )
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from functrace.backend.compiler.emit import Unsupported, element_type
+from functrace.backend.compiler.templates import Form
 from functrace.core.ir import Eqn, Var, is_scalar
-from functrace.core.lowering import Call, Control, Lowering
+from functrace.core.lowering import Call, Control, Elementwise, Lowering
 
 __all__ = ["choose", "chosen", "has_element_type"]
 
@@ -29,31 +30,40 @@ def choose(eqn: Eqn) -> Lowering | None:
     return None
 
 
-def chosen(eqns: list[Eqn]) -> list[Lowering | None]:
-    """The lowerings of equations; of operations on numbers without parameters each is chosen once."""
-    known: dict[Any, Lowering | None] = {}
-    found = []
+def chosen(eqns: list[Eqn]) -> tuple[list[Lowering | None], list[Form | None]]:
+    """The lowerings of equations, and of elementwise operations on numbers their forms.
+
+    Of operations on numbers without parameters each kind is chosen once, and has one form.
+    """
+    known: dict[Any, tuple[Lowering | None, Form | None]] = {}
+    lowerings, forms = [], []
     for eqn in eqns:
         kinds = None if eqn.params else _kinds(eqn)
-        if kinds is None:
-            found.append(choose(eqn))
-            continue
-        if kinds not in known:
-            known[kinds] = choose(eqn)
-        found.append(known[kinds])
-    return found
+        found = None if kinds is None else known.get(kinds)
+        if found is None:
+            lowering = choose(eqn)
+            form = None
+            if isinstance(lowering, Elementwise) and not eqn.outvars[0].aval.shape:
+                form = Form(None if kinds is None else lowering.code)
+            found = lowering, form
+            if kinds is not None:
+                known[kinds] = found
+        lowerings.append(found[0])
+        forms.append(found[1])
+    return lowerings, forms
 
 
 def _kinds(eqn: Eqn) -> tuple[Any, ...] | None:
     """The primitive and the types of its operands, if these are numbers."""
     kinds: list[Any] = [eqn.primitive]
     for atom in eqn.invars:
-        if isinstance(atom, Var):
-            if atom.aval.shape:
+        if type(atom) is Var:
+            aval = atom.aval
+            if aval.shape:
                 return None
-            kinds.append(atom.aval.dtype)
-        elif is_scalar(atom.val):
-            kinds.append(type(atom.val))
+            kinds.append(aval.dtype)
+        elif is_scalar(atom.val):  # type: ignore[union-attr]
+            kinds.append(type(atom.val))  # type: ignore[union-attr]
         else:
             return None
     return tuple(kinds)

@@ -1,7 +1,7 @@
 """Code of what is computed in registers: in place if it is short, else in functions of a few hundred operations each.
 
 The time that machine code takes to make grows faster than the function it is made for, so a long straight line is cut.
-If it is very long, its code is made the quick way, which is a tenth of the work and costs half of the speed. A value
+If it is very long, its code is made the quick way, which is a tenth of the work and costs a third of the speed. A value
 that is made in one function and used in another goes through a slot of the workspace: it is written where the first
 ends and read where the other needs it first. The function that the others are called from is called the main one.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,13 @@ from functrace.backend.compiler.nodes import Node
 from functrace.backend.compiler.places import Buffer
 
 if TYPE_CHECKING:
-    from functrace.backend.compiler.execute import Context
+    from functrace.backend.compiler.context import Context
 
 __all__ = ["CHUNK", "LONG", "VERY_LONG", "Chunk", "Registers"]
 
 CHUNK = 250  # operations of one function
 LONG = 2000  # operations, from which on a straight line is cut
-VERY_LONG = 5000  # operations, from which on its code is made the quick way
+VERY_LONG = 2000  # operations, from which on its code is made the quick way
 _PAGE = 512  # slots that are reserved together
 _SYMBOL = re.compile(r"%sym(\d+)\b")
 _POINTER = 8  # bytes of an address
@@ -37,8 +37,9 @@ class Chunk:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: list[str] = []
-        #: The nodes whose values are registers of this function: made here, or read from their slots.
-        self.made: list[Node] = []
+        #: The operations that are made here.
+        self.count = 0
+        #: Values of the main function that are read here from their slots.
         self.borrowed: dict[Node, Value] = {}
         #: Its own copies of the main function's pointers.
         self.pointers: dict[str, str] = {}
@@ -60,29 +61,33 @@ class Registers:
         self.context, self.e = context, context.e
         self._chunk: Chunk | None = None
         self._main_lines: list[str] = []
-        self._here: set[Node] = set()  # usable in the current chunk
-        self._elsewhere: dict[Node, tuple[Chunk, Value]] = {}  # made in a chunk that is closed
         self._slots: dict[Node | str, int] = {}
         self._free = range(0)
 
     def value(self, node: Node) -> Value:
         """The value of a node, with all it depends on, where the code is now."""
-        if node.made is None or self._chunk is not None:
-            stack = [node]
-            while stack:
-                top = stack[-1]
-                if self._ready(top):
-                    stack.pop()
-                    continue
-                missing = [arg for arg in top.args if not self._ready(arg)]
-                if missing:
-                    stack += reversed(missing)
-                    continue
-                top.made = self._made(top)
-                if self._chunk is not None:
-                    self._chunk.made.append(top)
-                    self._here.add(top)
+        if node.made is None:
+            for arg in node.args:
+                if arg.made is None:
+                    if arg.args or arg.kind == "apply":
+                        break
+                    self._make(arg)
+                elif arg.home is not self._chunk:
+                    self._ready(arg)
+            else:
+                return self._make(node)
+        stack = [] if self._ready(node) else [node]
+        while stack:
+            top = stack[-1]
+            if self._ready(top):
                 stack.pop()
+                continue
+            missing = [arg for arg in top.args if not self._ready(arg)]
+            if missing:
+                stack += reversed(missing)
+                continue
+            self._make(top)
+            stack.pop()
         assert node.made is not None
         return node.made
 
@@ -97,17 +102,12 @@ class Registers:
             if chunk is None:
                 chunk = self._open()
             for node in nodes:
-                if node.made is None and node not in self._elsewhere and all(arg in self._here for arg in node.args):
-                    node.made = self._made(node)
-                    chunk.made.append(node)
-                    self._here.add(node)
-                else:
-                    self.value(node)
+                self.value(node)
             if buffer is not None:
                 pointer = self._pointer(buffer.pointer)
                 for k, node in enumerate(nodes):
                     self.e.store(self.value(node), self.e.offset(pointer, buffer.offset + k, buffer.dtype))
-            if len(chunk.made) >= CHUNK:
+            if chunk.count >= CHUNK:
                 self._close(chunk)
                 chunk = None
         if chunk is not None:
@@ -126,34 +126,21 @@ class Registers:
         self.e.lines, self.e.block, self._chunk = self._main_lines, self._main_block, None
         self.e.line(f"call void @{chunk.name}(ptr %arena, ptr %guard)")
         self.context.chunks.append(chunk)
-        for node in chunk.made:
-            assert node.made is not None
-            if node.made.constant is None:
-                self._elsewhere.setdefault(node, (chunk, node.made))
-                node.made = None
         for node, value in chunk.borrowed.items():
-            node.made = value
-        self._here = set()
+            node.made, node.home = value, None
 
     def _ready(self, node: Node) -> bool:
         """Whether a node's value can be used where the code is now; one made elsewhere is read from its slot."""
-        chunk = self._chunk
-        if node in self._here:
-            return True
-        if node.made is not None:
-            if chunk is not None and node.made.constant is None:
-                offset = self._slot_of(node, node.made, self._main_lines)
-                chunk.borrowed[node] = node.made
-                node.made = self._read(offset, node.dtype)
-                self._here.add(node)
-            return True
-        if node not in self._elsewhere:
+        value, home, chunk = node.made, node.home, self._chunk
+        if value is None:
             return False
-        home, value = self._elsewhere[node]
-        node.made = self._read(self._slot_of(node, value, home.lines), node.dtype)
-        if chunk is not None:
-            chunk.made.append(node)
-            self._here.add(node)
+        if home is chunk or value.constant is not None:
+            return True
+        offset = self._slot_of(node, value, self._main_lines if home is None else home.lines)
+        if home is None:
+            assert chunk is not None
+            chunk.borrowed[node] = value
+        node.made, node.home = self._read(offset, node.dtype), chunk
         return True
 
     # slots
@@ -200,11 +187,32 @@ class Registers:
 
     # values
 
-    def _made(self, node: Node) -> Value:
+    def _make(self, node: Node) -> Value:
+        """Makes the value of a node whose arguments can be used where the code is now."""
+        chunk, form = self._chunk, node.form
+        if chunk is not None:
+            chunk.count += 1
+        if form is not None and form.text is not None:
+            e, args = self.e, node.args
+            e.count = number = e.count + 1
+            if len(args) == 2:
+                e.lines.append(form.text(number, args[0].made.name, args[1].made.name))  # type: ignore[union-attr]
+            else:
+                e.lines.append(form.text(number, *[arg.made.name for arg in args]))  # type: ignore[union-attr]
+            value = Value(e, f"%v{number}", form.dtype)  # type: ignore[arg-type]
+        else:
+            value = self._computed(node)
+        node.made, node.home = value, chunk
+        return value
+
+    def _computed(self, node: Node) -> Value:
         e = self.e
         if node.kind == "apply":
             code, params = node.data
-            return code(e, *[arg.made for arg in node.args], **params)
+            args: list[Any] = [arg.made for arg in node.args]
+            if node.form is not None:
+                node.form.learn(e, code, args)
+            return code(e, *args, **params)
         if node.kind == "constant":
             return e.constant(node.data, node.dtype)
         if node.kind == "scalar":

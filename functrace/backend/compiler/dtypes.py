@@ -43,7 +43,7 @@ def memory_type(dtype: np.dtype) -> str:
 def literal(value: Any, dtype: np.dtype) -> str:
     """A constant in LLVM's spelling."""
     if dtype.kind == "f":
-        number = float(dtype.type(value))
+        number = value if type(value) is float and dtype.itemsize == 8 else float(dtype.type(value))
         if dtype.itemsize == 2:
             return f"0xH{np.float16(value).view(np.uint16):04X}"
         return f"0x{struct.unpack('<Q', struct.pack('<d', number))[0]:016X}"

@@ -121,15 +121,16 @@ class Emitter(Conversions, Lanes, Outside, Pairs):
         self.symbols: dict[str, int] = {}
         #: Arrays and Python objects that the code refers to by address, in the order of the table; see `Module`.
         self.objects: list[Any] = []
-        self._count = 0
+        #: Of names given so far.
+        self.count = 0
         self.guards = False
 
     # text
 
     def fresh(self, stem: str = "v") -> str:
         """A name not yet used."""
-        self._count += 1
-        return f"%{stem}{self._count}"
+        self.count += 1
+        return f"%{stem}{self.count}"
 
     def line(self, text: str) -> None:
         self.lines.append("  " + text)
@@ -143,7 +144,8 @@ class Emitter(Conversions, Lanes, Outside, Pairs):
 
     def op(self, text: str, dtype: np.dtype, lanes: int = 1) -> Value:
         """A value computed by one instruction."""
-        name = self.fresh()
+        self.count += 1
+        name = f"%v{self.count}"
         self.lines.append(f"  {name} = {text}")
         return Value(self, name, dtype, lanes)
 

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Jaxpr, Literal, Var
 from functrace.core.lowering import Inline, Rewrite
+from functrace.core.primitive import Primitive
+from functrace.interpreters.contractions import Identity, contract
 from functrace.interpreters.simplify import simplify
 from functrace.interpreters.staging import stage
 
 __all__ = ["inline", "prepare"]
 
 
-def prepare(jaxpr: Jaxpr) -> Jaxpr:
-    """The program that is compiled: inlined and simplified."""
-    return simplify(inline(jaxpr))
+_NONE: Mapping[Var, Identity] = {}
+
+
+def prepare(jaxpr: Jaxpr, identities: Mapping[Var, Identity] = _NONE) -> Jaxpr:
+    """The program that is compiled: inlined and simplified, sums of products as contractions.
+
+    Args:
+        jaxpr: the program.
+        identities: which of its inputs are identity matrices.
+    """
+    simple = simplify(inline(jaxpr))
+    contracted = contract(simple, identities)
+    return simple if contracted is simple else simplify(contracted)
 
 
 def inline(jaxpr: Jaxpr) -> Jaxpr:
     """The program without calls whose primitive has an `Inline` or `Rewrite` lowering."""
-    if not any(isinstance(_lowering(eqn), (Inline, Rewrite)) for eqn in jaxpr.eqns):
+    candidates = {primitive for primitive in {eqn.primitive for eqn in jaxpr.eqns} if _may_be_opened(primitive)}
+    if not any(isinstance(_lowering(eqn), (Inline, Rewrite)) for eqn in jaxpr.eqns if eqn.primitive in candidates):
         return jaxpr
     eqns: list[Eqn] = []
     env: dict[Var, Atom] = {}
@@ -27,17 +41,22 @@ def inline(jaxpr: Jaxpr) -> Jaxpr:
     return Jaxpr(jaxpr.constvars, jaxpr.invars, eqns, [_current(env, a) for a in jaxpr.outvars])
 
 
+def _rules(primitive: Primitive) -> tuple[Any, ...]:
+    rule = primitive.lower
+    return rule if isinstance(rule, tuple) else (rule,)
+
+
+def _may_be_opened(primitive: Primitive) -> bool:
+    """Whether a primitive has a lowering that says what else it consists of."""
+    return any(isinstance(rule, (Inline, Rewrite)) for rule in _rules(primitive))
+
+
 def _lowering(eqn: Eqn) -> Any:
-    """The first lowering that suits, if the equation is compiled as others."""
-    rule = eqn.primitive.lower
-    if rule is None or not any(
-        isinstance(low, (Inline, Rewrite)) for low in (rule if isinstance(rule, tuple) else (rule,))
-    ):
+    """The first lowering that suits, if the equation may be opened."""
+    if not _may_be_opened(eqn.primitive):
         return None
     avals = [a.aval for a in eqn.invars]
-    return next(
-        (low for low in (rule if isinstance(rule, tuple) else (rule,)) if low.suits(*avals, **eqn.params)), None
-    )
+    return next((rule for rule in _rules(eqn.primitive) if rule.suits(*avals, **eqn.params)), None)
 
 
 def _current(env: dict[Var, Atom], atom: Atom) -> Atom:

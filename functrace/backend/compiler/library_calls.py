@@ -10,11 +10,12 @@ import numpy as np
 
 from functrace.backend import blas_threads, symbols
 from functrace.backend.compiler.emit import Unsupported
-from functrace.backend.compiler.matvec import emit_matvec
+from functrace.backend.compiler.gemm import Matrix, emit_gemm
+from functrace.backend.compiler.matvec import column_stride, emit_matvec
 from functrace.backend.compiler.places import Buffer
 
 if TYPE_CHECKING:
-    from functrace.backend.compiler.execute import Context
+    from functrace.backend.compiler.context import Context
 
 __all__ = ["LibraryCalls", "with_threads"]
 
@@ -47,6 +48,29 @@ class LibraryCalls:
     def matvec(self: Any, dtype: np.dtype, *operands: Any) -> bool:
         """The product of a small matrix and a vector, by code of its own; see `emit_matvec`."""
         return emit_matvec(self.e, dtype, *operands)
+
+    def gemm(self: Any, dtype: np.dtype, sizes: tuple[int, int, int], *matrices: Any) -> bool:
+        """The product of two matrices of middle size, by code of its own; see `emit_gemm`."""
+        left, right, goal = (Matrix(*m) for m in matrices)
+        done = emit_gemm(self.e, dtype, sizes, left, right, goal)
+        if done:
+            self.work += 2.0 * sizes[0] * sizes[1] * sizes[2] / _PER_OPERATION * self.repeats
+        return done
+
+    def by_columns(self: Any, matrix: Buffer, axis: int) -> Buffer | None:
+        """A copy of a matrix in which the elements along an axis lie side by side and start where vectors do.
+
+        None if its products with vectors, each element one of that axis, are not computed by code of our own.
+        """
+        rows, columns = matrix.shape[axis], matrix.shape[1 - axis]
+        stride = column_stride(self.e.target, matrix.dtype, rows, columns)
+        if stride is None:
+            return None
+        base = self.array((columns, stride), matrix.dtype)
+        strides = (1, stride) if axis == 0 else (stride, 1)
+        copy = Buffer(base.pointer, matrix.shape, matrix.dtype, strides)
+        self.copy(matrix, copy)
+        return copy
 
     def permuted(self: Any, buffer: Buffer, axes: Sequence[int]) -> Buffer:
         """The array with its axes in another order."""

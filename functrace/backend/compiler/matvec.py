@@ -11,12 +11,25 @@ from collections.abc import Callable
 import numpy as np
 
 from functrace.backend.compiler.emit import Emitter, Value
+from functrace.backend.llvm import Target
 
-__all__ = ["emit_matvec"]
+__all__ = ["column_stride", "emit_matvec"]
 
 _ROWS = 8  # at a time
 _VECTORS = 16  # in a row, at most
 _TILE, _TILES = 8, 4  # vectors of the result in registers at a time, and how often
+_COLUMNS = 4096  # at most
+_SUMS = 16  # vectors of sums that do not wait for each other, where there are registers
+
+
+def column_stride(target: Target, dtype: np.dtype, rows: int, columns: int) -> int | None:
+    """How far apart the columns of a matrix should lie, each starting where a vector does; None if it is too large."""
+    lanes = target.lanes(8 * dtype.itemsize)
+    if dtype.kind != "f" or dtype.itemsize < 4 or min(rows, columns) < lanes:
+        return None
+    if rows > _TILES * _TILE * lanes or columns > _COLUMNS:
+        return None
+    return -(-rows // lanes) * lanes
 
 
 def emit_matvec(
@@ -41,7 +54,7 @@ def emit_matvec(
     if across == 1 and vector[1] == 1 and columns <= _VECTORS * lanes and rows <= 64 * _ROWS:
         _by_rows(e, dtype, sizes, matrix, vector[0], goal)
         return True
-    if down == 1 and goal[1] == 1 and rows <= _TILES * _TILE * lanes and columns <= 4096:
+    if down == 1 and goal[1] == 1 and rows <= _TILES * _TILE * lanes and columns <= _COLUMNS:
         for start in range(0, rows, _TILE * lanes):
             _by_columns(e, dtype, min(rows - start, _TILE * lanes), columns, start, matrix, vector, goal[0])
         return True
@@ -109,26 +122,51 @@ def _by_columns(
         loads = [e.load(e.offset(place, start + t, dtype), dtype, lanes, m) for t, m in zip(tiles, masks, strict=True)]
         return [load * right for load in loads]
 
-    totals = _summed(e, column, columns)
+    totals = _summed(e, column, columns, max(1, _SUMS // len(tiles)))
     for t, mask, total in zip(tiles, masks, totals, strict=True):
         e.store(total, e.offset(y, start + t, dtype), mask)
 
 
-def _summed(e: Emitter, terms: Callable[[str], list[Value]], count: int) -> list[Value]:
-    """The sums of terms over a counted loop, in registers; the first step stands before it."""
-    first = terms("0")
+def _summed(e: Emitter, terms: Callable[[str], list[Value]], count: int, ways: int) -> list[Value]:
+    """The sums of terms over a counted loop, in registers: several sums of each, which do not wait for each other."""
+    ways = min(ways, count)
+    parts = [terms(str(k)) for k in range(ways)]
+    start = ways
+    whole = (count - start) // ways
+    if whole > 1:
+        parts = _loop_of_sums(e, terms, parts, start, whole)
+        start += whole * ways
+    for k in range(start, count):
+        part = parts[(k - start) % ways]
+        part[:] = [total + term for total, term in zip(part, terms(str(k)), strict=True)]
+    while len(parts) > 1:
+        half = (len(parts) + 1) // 2
+        for part, other in zip(parts[: len(parts) - half], parts[half:], strict=True):
+            part[:] = [total + more for total, more in zip(part, other, strict=True)]
+        parts = parts[:half]
+    return parts[0]
+
+
+def _loop_of_sums(
+    e: Emitter, terms: Callable[[str], list[Value]], parts: list[list[Value]], start: int, times: int
+) -> list[list[Value]]:
+    """The sums after `times` more terms of each, from `start` on."""
+    together = len(parts)
     head, before = e.new_label("columns"), e.block
     e.line(f"br label %{head}")
     e.label(head)
     at = len(e.lines)
-    sums = [e.blank(v.dtype, v.lanes, f"%{head}.s{k}") for k, v in enumerate(first)]
-    after = [total + term for total, term in zip(sums, terms(f"%{head}.i"), strict=True)]
-    phis = [f"  %{head}.i = phi i64 [1, %{before}], [%{head}.n, %{e.block}]"]
-    for total, v, new in zip(sums, first, after, strict=True):
-        phis += e.phi(total, [(v, before), (new, e.block)])
+    entering = [[e.blank(v.dtype, v.lanes, f"%{head}.s{w}.{k}") for k, v in enumerate(p)] for w, p in enumerate(parts)]
+    leaving = [list(part) for part in entering]
+    for k, part in enumerate(leaving):
+        part[:] = [total + term for total, term in zip(part, terms(_plus(e, f"%{head}.i", k)), strict=True)]
+    phis = [f"  %{head}.i = phi i64 [{start}, %{before}], [%{head}.n, %{e.block}]"]
+    for goals, firsts, lasts in zip(entering, parts, leaving, strict=True):
+        for goal, first, last in zip(goals, firsts, lasts, strict=True):
+            phis += e.phi(goal, [(first, before), (last, e.block)])
     e.lines[at:at] = phis
-    e.line(f"%{head}.n = add nuw nsw i64 %{head}.i, 1")
-    more, end = e.index(f"icmp slt i64 %{head}.n, {count}"), e.new_label("end")
+    e.line(f"%{head}.n = add nuw nsw i64 %{head}.i, {together}")
+    more, end = e.index(f"icmp slt i64 %{head}.n, {start + times * together}"), e.new_label("end")
     e.line(f"br i1 {more}, label %{head}, label %{end}")
     e.label(end)
-    return after
+    return leaving

@@ -7,84 +7,19 @@ through memory.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from functrace.backend.compiler.affine import Affine
 from functrace.backend.compiler.emit import BOOL, INDEX, Emitter, Value, neutral
+from functrace.backend.compiler.loops import Loops
 from functrace.backend.compiler.nodes import Node
+from functrace.backend.compiler.sinks import ReduceSink, ScanSink, Sink, StoreSink, nodes_of
 
-__all__ = ["ReduceSink", "ScanSink", "StoreSink", "emit_nest"]
+__all__ = ["emit_nest"]
 
-_FUNCTION = 20.0  # the weight from which on an operation is a call
-_DEPENDENT = 3  # calls that wait for each other, from which on several vectors at a time pay
-_GATHERED = 1.5  # what an element that is gathered costs, in vector operations
-_LONG = 10  # operations in the loop, from which on several vectors at a time hide each other's latency
-_MOST_LANES = 64
-
-
-@dataclass
-class StoreSink:
-    """A node's value goes to memory at an address.
-
-    Args:
-        apart: axes (bits) that are not run through together with others.
-    """
-
-    node: Node
-    pointer: str
-    address: Affine
-    apart: int = 0
-
-
-@dataclass
-class ReduceSink:
-    """A node's values are combined over the axes not in `kept` (bits).
-
-    Args:
-        pointer: where to; None for a reduction over all axes, whose result stays in a register.
-        combine_memory: whether there is something there to combine with.
-    """
-
-    node: Node
-    combine: str
-    kept: int
-    pointer: str | None
-    address: Affine | None
-    combine_memory: bool = False
-    result: Value | None = field(default=None)
-
-
-@dataclass
-class ScanSink:
-    """A cumulative operation along the innermost axis, its last element in a register.
-
-    Args:
-        nodes: the values that a step takes.
-        step: `step(e, before, *values)`.
-        start: what has no effect as `before`, if the step is associative; else None, and one number follows another.
-        before: the address of the element before the first step, if there is one.
-        apart: the axis, as a bit.
-    """
-
-    nodes: list[Node]
-    step: Callable[..., Value]
-    start: Any
-    pointer: str
-    address: Affine
-    before: Affine | None
-    apart: int
-
-    @property
-    def node(self) -> Node:
-        return self.nodes[-1]
-
-
-Sink = StoreSink | ReduceSink | ScanSink
+_ONE_BY_ONE = 16  # numbers that lie apart, up to which they are loaded one by one: faster than by the one instruction
 
 
 def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None = None) -> None:
@@ -96,102 +31,25 @@ def emit_nest(e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tup
     _Nest(e, extents, sinks, part).emit()
 
 
-def outermost_loop(e: Emitter, extents: tuple[int, ...], sinks: list[Sink]) -> tuple[int, int] | None:
-    """The steps of the outermost loop and how many it takes at a time, if parts of it can run in any order."""
-    nest = _Nest(e, extents, sinks, None)
-    if nest.depth == 0:
-        return None
-    for sink in sinks:
-        if not isinstance(sink, ReduceSink):
-            if sink.apart >> nest.places[0] & 1:  # a step of a cumulative operation follows another
-                return None
-        else:
-            outermost_kept = sink.kept >> nest.places[0] & 1
-            if not outermost_kept and (sink.pointer is not None or sink.kept):
-                return None
-    step = nest.lanes if nest.depth == 1 else 1
-    return None if nest.extents[0] <= 2 * step else (nest.extents[0], step)
-
-
-def needed_nodes(results: list[Node]) -> list[Node]:
-    """The nodes that some depend on, operands first."""
-    order: list[Node] = []
-    state: dict[Node, bool] = {}
-    stack = [(node, False) for node in reversed(results)]
-    while stack:
-        node, expanded = stack.pop()
-        if expanded:
-            order.append(node)
-        elif node not in state:
-            state[node] = True
-            stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args) if arg not in state)
-    return order
-
-
-def _nodes_of(sink: Sink) -> list[Node]:
-    return sink.nodes if isinstance(sink, ScanSink) else [sink.node]
-
-
 class _Nest:
     def __init__(self, e: Emitter, extents: tuple[int, ...], sinks: list[Sink], part: tuple[str, str] | None) -> None:
         self.part = part
         self.e, self.sinks = e, sinks
-        self.nodes = needed_nodes([node for sink in sinks for node in _nodes_of(sink)])
-        groups = _best_innermost(e, extents, _merged_axes(extents, self.nodes, sinks), self.nodes, sinks)
-        self.extents = [math.prod(extents[k] for k in group) for group in groups]
-        self.places = [group[-1] for group in groups]  # the original axis whose coefficient the merged axis has
-        self.depth = len(groups)
-        self.inner = self.depth - 1
-        self.level = {node: self._level(node.axes) for node in self.nodes}
-        self.lanes = self._lanes()
+        self.loops = loops = Loops(e.target, extents, sinks)
+        self.nodes, self.extents, self.level, self.lanes = loops.nodes, loops.extents, loops.level, loops.lanes
+        self.places, self.depth, self.inner = loops.places, loops.depth, loops.inner
         self.variables: list[str] = []
         self.pointers: dict[Any, str] = {}
         self.mask: str | None = None
+        self.inside: int | None = None
         self.widened = self._values_to_widen()
-
-    # what goes where
-
-    def _level(self, axes: int) -> int:
-        return max((k for k, axis in enumerate(self.places) if axes >> axis & 1), default=-1)
-
-    def _coefficients(self, address: Affine) -> tuple[int, ...]:
-        return tuple([address.coefficients[axis] for axis in self.places])
-
-    def _lanes(self) -> int:
-        if self.depth == 0:
-            return 1
-        vectors = [n for n in self.nodes if self.level[n] == self.inner]
-        dtypes = [n.dtype for n in vectors if n.dtype.kind != "b"] + [s.node.dtype for s in self.sinks]
-        widest = max(d.itemsize // (2 if d.kind == "c" else 1) for d in dtypes)
-        lanes = self.e.target.lanes(8 * widest)
-        extent = self.extents[-1]
-        while lanes // 2 >= extent and lanes > 1:
-            lanes //= 2
-        operations = [n for n in vectors if n.kind == "apply"]
-        calls = self._calls_in_a_row()
-        # Around calls all registers are written to memory, so that one vector at a time is enough, unless the calls
-        # wait for each other.
-        if len(operations) >= _LONG and (calls == 0 or calls >= _DEPENDENT):
-            for _ in range(2):
-                if extent >= 4 * lanes and 2 * lanes <= _MOST_LANES:
-                    lanes *= 2
-        return lanes
-
-    def _calls_in_a_row(self) -> int:
-        """The most calls of functions of which each waits for the one before."""
-        row: dict[Node, int] = {}
-        for node in self.nodes:
-            before = max((row[arg] for arg in node.args), default=0)
-            row[node] = before + (node.kind == "apply" and node.weight >= _FUNCTION)
-        return max(row.values(), default=0)
 
     def _values_to_widen(self) -> set[Node]:
         """Values of outer levels that the innermost loop wants in every lane."""
         if self.lanes == 1:
             return set()
         users = [arg for n in self.nodes if self.level[n] == self.inner and n.kind == "apply" for arg in n.args]
-        users += [node for sink in self.sinks for node in _nodes_of(sink)]
+        users += [node for sink in self.sinks for node in nodes_of(sink)]
         return {n for n in users if self.level[n] < self.inner}
 
     # emission
@@ -236,7 +94,7 @@ class _Nest:
         for i in [i for i in leaving if i not in entering]:
             self._finish(i, leaving.pop(i))
         self.variables.pop()
-        self._close(head, before, at, entering, leaving, 1, k)
+        self._close(head, before, at, entering, leaving, 1, k, self.extents[k])
         return leaving
 
     def _started(self, k: int) -> dict[int, Value]:
@@ -279,11 +137,19 @@ class _Nest:
         return total, e.lane(total, lanes - 1)
 
     def _close(
-        self, head: str, before: str, at: int, entering: dict[int, Value], leaving: dict[int, Value], step: int, k: int
+        self,
+        head: str,
+        before: str,
+        at: int,
+        entering: dict[int, Value],
+        leaving: dict[int, Value],
+        step: int,
+        k: int,
+        extent: int,
     ) -> None:
-        """The end of a loop, and its phis, which are only now known."""
+        """The end of loop k, and its phis, which are only now known."""
         e = self.e
-        first, last = self.part if self.part and k == 0 else ("0", str(self.extents[k]))
+        first, last = self.part if self.part and k == 0 else ("0", str(extent))
         phis = [f"  %{head}.i = phi i64 [{first}, %{before}], [%{head}.n, %{e.block}]"]
         for i, v in entering.items():
             goal = e.blank(v.dtype, v.lanes, f"%{head}.a{i}")
@@ -296,29 +162,43 @@ class _Nest:
         e.label(end)
 
     def _inner_loop(self, outer: dict[int, Value]) -> dict[int, Value]:
+        """The innermost loop: whole vectors, and a rest: in a body of its own where that is short, else by masks."""
         e, extent, lanes = self.e, self.extents[-1], self.lanes
         entering = outer | self._started(self.inner)
-        if extent <= lanes:
-            self.variables.append("0")
-            if extent < lanes:
-                flags = ", ".join(f"i1 {'true' if k < extent else 'false'}" for k in range(lanes))
-                self.mask = f"<{flags}>"
-            leaving = self._body(entering)
-            self.mask = None
-            self.variables.pop()
-            return leaving
-        head, before = e.new_label("loop"), e.block
-        e.line(f"br label %{head}")
-        e.label(head)
-        at = len(e.lines)
-        phis = {i: e.blank(v.dtype, v.lanes, f"%{head}.a{i}") for i, v in entering.items()}
-        self.variables.append(f"%{head}.i")
-        if extent % lanes:
-            self.mask = self._rest_mask(f"%{head}.i", extent)
-        leaving = self._body(phis)
-        self.mask = None
+        rest = extent % lanes
+        apart = rest > 0 and (extent < lanes or (self.loops.short and not (self.part and self.inner == 0)))
+        whole = extent - rest if apart else extent
+        leaving = entering
+        if whole == lanes:
+            leaving = self._step("0", leaving, lanes)
+        elif whole:
+            head, before = e.new_label("loop"), e.block
+            e.line(f"br label %{head}")
+            e.label(head)
+            at = len(e.lines)
+            phis = {i: e.blank(v.dtype, v.lanes, f"%{head}.a{i}") for i, v in entering.items()}
+            masked = None if whole % lanes == 0 else self._rest_mask(f"%{head}.i", extent)
+            leaving = self._step(f"%{head}.i", phis, None if masked else lanes, masked)
+            self._close(head, before, at, entering, leaving, lanes, self.inner, whole)
+        if apart:
+            flags = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(lanes))
+            leaving = self._step(str(whole), leaving, rest, f"<{flags}>")
+        return leaving
+
+    def _step(
+        self, variable: str, accumulators: dict[int, Value], inside: int | None, mask: str | None = None
+    ) -> dict[int, Value]:
+        """A step of the innermost loop.
+
+        Args:
+            inside: how many lanes are inside; None if that is only known in each step.
+            mask: which are, if not all.
+        """
+        self.variables.append(variable)
+        self.mask, self.inside = mask, inside
+        leaving = self._body(accumulators)
+        self.mask = self.inside = None
         self.variables.pop()
-        self._close(head, before, at, entering, leaving, lanes, self.inner)
         return leaving
 
     def _rest_mask(self, variable: str, extent: int) -> str:
@@ -382,13 +262,14 @@ class _Nest:
             if self.level[node] == level:
                 node.made = self._make(node, lanes)
                 if node in self.widened:
-                    node.vectors[self.lanes, 0] = self.e.widened(node.made, self.lanes)
+                    node.vectors = {**(node.vectors or {}), self.lanes: self.e.widened(node.made, self.lanes)}
 
     def _vector(self, node: Node) -> Value:
         assert node.made is not None
         if node.made.lanes == self.lanes:
             return node.made
-        return node.vectors.get((self.lanes, 0)) or self.e.widened(node.made, self.lanes)
+        found = None if node.vectors is None else node.vectors.get(self.lanes)
+        return found or self.e.widened(node.made, self.lanes)
 
     def _make(self, node: Node, lanes: int) -> Value:
         e = self.e
@@ -407,7 +288,7 @@ class _Nest:
 
     def _index(self, index: Affine, lanes: int) -> Value:
         """An index as integers."""
-        e, coefficients = self.e, self._coefficients(index)
+        e, coefficients = self.e, self.loops.coefficients(index)
         scalar = Value(e, self._linear(index, len(self.variables)), INDEX)
         if lanes == 1:
             return scalar
@@ -416,7 +297,7 @@ class _Nest:
     def _linear(self, address: Affine, count: int) -> str:
         """The address as an integer, from the first `count` loop variables."""
         e, total = self.e, str(address.constant)
-        for c, variable in zip(self._coefficients(address)[:count], self.variables, strict=False):
+        for c, variable in zip(self.loops.coefficients(address)[:count], self.variables, strict=False):
             if c and variable != "0":
                 term = variable if c == 1 else e.index(f"mul nsw i64 {variable}, {c}")
                 total = term if total == "0" else e.index(f"add nsw i64 {total}, {term}")
@@ -436,7 +317,7 @@ class _Nest:
 
     def _load(self, pointer: str, address: Affine, dtype: np.dtype) -> Value:
         """A vector along the innermost axis."""
-        e, stride = self.e, self._coefficients(address)[-1]
+        e, stride = self.e, self.loops.coefficients(address)[-1]
         place = self._pointer(pointer, dtype, address)
         if stride == 1 or self.lanes == 1:
             return e.load(place, dtype, self.lanes, self.mask)
@@ -444,10 +325,13 @@ class _Nest:
             return e.widened(e.load(place, dtype), self.lanes)
         if stride == -1:
             return e.reversed(e.load(e.offset(place, 1 - self.lanes, dtype), dtype, self.lanes, self._mask_reversed()))
+        if self.inside is not None and self.inside <= _ONE_BY_ONE and dtype.kind in "fiu":
+            numbers = [e.load(e.offset(place, k * stride, dtype), dtype) for k in range(self.inside)]
+            return e.vector(numbers + [e.constant(0, dtype)] * (self.lanes - self.inside))
         return e.gather(self._strided(place, stride, dtype), dtype, self.lanes, self.mask)
 
     def _store(self, value: Value, pointer: str, address: Affine) -> None:
-        e, stride = self.e, self._coefficients(address)[-1]
+        e, stride = self.e, self.loops.coefficients(address)[-1]
         place = self._pointer(pointer, value.dtype, address)
         if stride == 1 or value.lanes == 1:
             e.store(value, place, self.mask)
@@ -470,7 +354,7 @@ class _Nest:
         """An element at indices that are values themselves."""
         e = self.e
         place = self._pointer(pointer, node.dtype, address)
-        stride = self._coefficients(address)[-1] if self.depth else 0
+        stride = self.loops.coefficients(address)[-1] if self.depth else 0
         if lanes == 1 or all(arg.made is not None and arg.made.lanes == 1 for arg in node.args):
             for arg, step in zip(node.args, strides, strict=True):
                 assert arg.made is not None
@@ -486,48 +370,3 @@ class _Nest:
         kind = "i8" if node.dtype.kind == "b" else Value(e, "", node.dtype).type
         pointers = e.pointer(f"getelementptr {kind}, ptr {place}, <{lanes} x i64> {offsets.name}")
         return e.gather(pointers, node.dtype, lanes, self.mask)
-
-
-def _merged_axes(extents: tuple[int, ...], nodes: list[Node], sinks: list[Sink]) -> list[list[int]]:
-    """Axes of more than one step, in groups that can be run through as one."""
-    axes = [k for k, n in enumerate(extents) if n > 1]
-    addresses = [n.data if n.kind == "index" else n.data[1] for n in nodes if n.kind in ("index", "load")]
-    addresses += [s.address for s in sinks if s.address is not None]
-    kept = [s.kept if isinstance(s, ReduceSink) else s.apart for s in sinks]
-    groups: list[list[int]] = []
-    for k in axes:
-        if groups and _joins(groups[-1][-1], k, extents[k], addresses, kept):
-            groups[-1].append(k)
-        else:
-            groups.append([k])
-    return groups
-
-
-def _best_innermost(
-    e: Emitter, extents: tuple[int, ...], groups: list[list[int]], nodes: list[Node], sinks: list[Sink]
-) -> list[list[int]]:
-    """The loops with the axis innermost along which vectors are cheapest, where no order is given by reductions.
-
-    A short innermost axis fills few lanes; along another, what is not contiguous is gathered one by one.
-    """
-    if len(groups) < 2 or not all(isinstance(sink, StoreSink) and not sink.apart for sink in sinks):
-        return groups
-    addresses = [n.data[1] for n in nodes if n.kind == "load"] + [s.address for s in sinks if s.address is not None]
-    operations = sum(n.kind == "apply" for n in nodes)
-    lanes = e.target.lanes(8 * max(s.node.dtype.itemsize for s in sinks))
-
-    def price(group: list[int]) -> float:
-        extent = math.prod(extents[k] for k in group)
-        filled = extent / -(-extent // lanes)
-        apart = sum(a.coefficients[group[-1]] not in (0, 1) for a in addresses)
-        return (operations + len(addresses)) / filled + _GATHERED * apart
-
-    best = min(reversed(groups), key=price)
-    return [group for group in groups if group is not best] + [best]
-
-
-def _joins(outer: int, inner: int, extent: int, addresses: list[Affine], kept: list[int]) -> bool:
-    """Whether a step of the outer axis is `extent` steps of the inner one, for all that depend on them."""
-    if any((bits >> outer & 1) != (bits >> inner & 1) for bits in kept):
-        return False
-    return all(a.coefficients[outer] == a.coefficients[inner] * extent for a in addresses)

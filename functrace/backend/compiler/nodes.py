@@ -7,21 +7,28 @@ memory and a result is fused.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from functrace.backend.compiler.affine import Affine, NotAffineError, divmod_affine
 from functrace.backend.compiler.emit import INDEX, Value
 from functrace.backend.compiler.places import Buffer, Place, Small
+from functrace.backend.compiler.templates import Form
 from functrace.core.ir import Atom, Eqn, Literal, Var
 from functrace.core.lowering import Elementwise, Indexed, Reduction, Scan
+
+if TYPE_CHECKING:
+    from functrace.backend.compiler.steps import SmallStep
 
 __all__ = ["Index", "Node", "Reader", "SplitBoxError"]
 
 Index = Sequence[Any]
+
+_CHAIN = 8  # terms of a sum that are added one after the other
 
 
 class SplitBoxError(Exception):
@@ -38,14 +45,20 @@ class Node:
     on which it depends.
     """
 
-    __slots__ = ("args", "axes", "data", "dtype", "kind", "made", "vectors", "weight")
+    __slots__ = ("args", "axes", "data", "dtype", "form", "home", "kind", "made", "step", "vectors", "weight")
 
     def __init__(self, kind: str, dtype: np.dtype, axes: int, data: Any, args: tuple[Node, ...] = ()) -> None:
         self.kind, self.dtype, self.axes, self.data, self.args = kind, dtype, axes, data, args
         self.made: Value | None = None
+        #: The function that this value is a register of; None for the main one.
+        self.home: Any = None
+        #: Of an operation on numbers, what it has in common with others of its kind, and the step that it belongs to.
+        self.form: Form | None = None
+        self.step: SmallStep | None = None
         #: The price of an operation in additions.
         self.weight = 1.0
-        self.vectors: dict[tuple[int, int], Value] = {}
+        #: The value in every lane, by the number of lanes.
+        self.vectors: dict[int, Value] | None = None
 
     # A position that is computed, as an index: the arithmetic that indices know.
 
@@ -97,10 +110,10 @@ class Reader:
         self._through_vars: set[Var] = set()
 
     def read_through(self) -> Iterator[tuple[Var, int]]:
-        """The arrays that were read through, and how many of their elements."""
+        """The arrays that were read through, and how often: in every step of the deepest loop that they depend on."""
         for key, node in self._read.items():
             if key[0] in self._through_vars:
-                yield key[0], math.prod(n for k, n in enumerate(self.extents) if node.axes >> k & 1)
+                yield key[0], math.prod(self.extents[: node.axes.bit_length()])
 
     # indices
 
@@ -191,11 +204,15 @@ class Reader:
         return node
 
     def constant(self, value: Any, dtype: np.dtype) -> Node:
-        value = dtype.type(value)
-        key = (dtype, value.tobytes())
-        if key not in self._constants:
-            self._constants[key] = self._new("constant", dtype, 0, value)
-        return self._constants[key]
+        if type(value) is float and value and dtype.char == "d":
+            key: Any = value
+        else:
+            value = dtype.type(value)
+            key = (dtype, value.tobytes())
+        node = self._constants.get(key)
+        if node is None:
+            node = self._constants[key] = self._new("constant", dtype, 0, value)
+        return node
 
     def number(self, index: Affine | Node, dtype: np.dtype) -> Node:
         """An index as a number."""
@@ -305,14 +322,17 @@ class Reader:
         return self.combined(lowering.combine, terms, eqn.outvars[0].aval.dtype)
 
     def combined(self, name: str, terms: list[Node], dtype: np.dtype) -> Node:
-        """A sum, product or extremum of nodes, in pairs."""
+        """A sum, product or extremum of nodes: in pairs, or few terms one after the other, which products fuse with."""
         if not terms:
             return self.constant({"add": 0, "mul": 1, "and": True, "or": False}[name], dtype)
+
+        def both(x: Node, y: Node) -> Node:
+            return self.apply(lambda e, x, y: e.combine(name, x, y), x, y, dtype=dtype)
+
+        if name == "add":
+            terms = [functools.reduce(both, terms[k : k + _CHAIN]) for k in range(0, len(terms), _CHAIN)]
         while len(terms) > 1:
-            pairs = [
-                self.apply(lambda e, x, y: e.combine(name, x, y), terms[k], terms[k + 1], dtype=dtype)
-                for k in range(0, len(terms) - 1, 2)
-            ]
+            pairs = [both(terms[k], terms[k + 1]) for k in range(0, len(terms) - 1, 2)]
             terms = pairs + terms[2 * len(pairs) :]
         return terms[0]
 

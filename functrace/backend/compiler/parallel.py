@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from functrace.backend import symbols
 from functrace.backend.compiler.emit import Value
-from functrace.backend.compiler.nest import ReduceSink, ScanSink, Sink, emit_nest, needed_nodes, outermost_loop
+from functrace.backend.compiler.loops import outermost_loop
+from functrace.backend.compiler.nest import emit_nest
+from functrace.backend.compiler.sinks import ReduceSink, ScanSink, Sink, needed_nodes
 
 if TYPE_CHECKING:
-    from functrace.backend.compiler.execute import Context
+    from functrace.backend.compiler.context import Context
 
 __all__ = ["Piece", "emit_long_nest"]
 
@@ -55,7 +57,7 @@ def emit_long_nest(context: Context, extents: tuple[int, ...], sinks: list[Sink]
     if context.nesting > 1 or not _is_long(extents, sinks) or not symbols.available("pool:run"):
         return False
     e = context.e
-    loop = outermost_loop(e, extents, sinks)
+    loop = outermost_loop(e.target, extents, sinks)
     if loop is None:
         return False
     extent, step = loop

@@ -9,8 +9,10 @@ Steps have times: odd ones for nests and calls, even ones for what happens in re
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +22,7 @@ from functrace.backend.compiler.emit import Emitter, Unsupported
 from functrace.backend.compiler.nodes import Node, Reader, SplitBoxError
 from functrace.backend.compiler.places import SMALL, Buffer, Place, Small, contiguous_strides
 from functrace.backend.compiler.steps import CallStep, NestStep, OtherIndexError, SmallStep, Step
+from functrace.backend.compiler.templates import Form
 from functrace.core.ir import Eqn, Jaxpr, Var, has_effects
 from functrace.core.lowering import Call, Control, Elementwise, Indexed, Lowering, Reduction, Scan
 
@@ -27,11 +30,26 @@ __all__ = ["Plan"]
 
 _UNROLLED = 64  # terms of a reduction that is computed in registers
 _DEEPEST = 100  # operations that are read through on the way to an element
-_STORE = 12.0  # what storing and loading an element costs, in additions
+_STORE = 12.0  # what storing an element costs, in additions
+_LOAD = 1.0  # what loading it costs
 _ATTEMPTS = 20
 _ROWS, _PARTS = 32, 32  # the least length of a loop over rows, and the most elements that a row has
+_HALF = np.dtype(np.float16)
 _POINT: list[tuple[Affine, ...]] = [()]
 _NOTHING: frozenset[Step] = frozenset()
+
+
+class _Places(dict[Var, Place]):
+    """Where arrays are. That of a number in registers is made when it is asked for: most are read by others only."""
+
+    def __init__(self, inputs: dict[Var, Place], numbers: dict[Var, Node]) -> None:
+        super().__init__(inputs)
+        self._numbers = numbers
+
+    def __missing__(self, var: Var) -> Place:
+        node = self._numbers[var]
+        place = self[var] = Small((), node.dtype, [node])
+        return place
 
 
 class Plan:
@@ -46,18 +64,11 @@ class Plan:
 
     def __init__(self, e: Emitter, jaxpr: Jaxpr, inputs: dict[Var, Place], outputs: dict[Var, Buffer]) -> None:
         self.e, self.jaxpr, self.inputs, self.outputs = e, jaxpr, inputs, outputs
-        self.lowerings = chosen(jaxpr.eqns)
-        self.definitions = {
-            v: (eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True) for v in eqn.outvars
-        }
-        self.users: dict[Var, list[Eqn]] = {}
-        for eqn in jaxpr.eqns:
-            for operand in dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)):
-                self.users.setdefault(operand, []).append(eqn)
-        for atom in jaxpr.outvars:
-            if isinstance(atom, Var):
-                self.users.pop(atom, None)
-        self.lowerings = [self._fused(eqn, low) for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True)]
+        self.lowerings, self.forms = chosen(jaxpr.eqns)
+        self.lowerings = [
+            self._fused(eqn, low) if isinstance(low, Call) and low.fused else low
+            for eqn, low in zip(jaxpr.eqns, self.lowerings, strict=True)
+        ]
         self.stored = self._initially_stored()
         self.copied: set[Var] = set()
         attempts = 0
@@ -67,10 +78,26 @@ class Plan:
                 raise Unsupported("too many attempts to plan")
         self.steps.sort(key=lambda step: step.time)
 
-    def _fused(self, eqn: Eqn, lowering: Lowering | None) -> Lowering | None:
+    @functools.cached_property
+    def definitions(self) -> dict[Var, tuple[Eqn, Lowering | None]]:
+        """By variable, the equation that gives it and its lowering."""
+        found = zip(self.jaxpr.eqns, self.lowerings, strict=True)
+        return {v: (eqn, low) for eqn, low in found for v in eqn.outvars}
+
+    @functools.cached_property
+    def users(self) -> dict[Var, list[Eqn]]:
+        """By variable that is no result, the equations that read it."""
+        users: dict[Var, list[Eqn]] = {}
+        for eqn in self.jaxpr.eqns:
+            for operand in dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)):
+                users.setdefault(operand, []).append(eqn)
+        for atom in self.jaxpr.outvars:
+            if isinstance(atom, Var):
+                users.pop(atom, None)
+        return users
+
+    def _fused(self, eqn: Eqn, lowering: Call) -> Lowering:
         """The lowering that takes in what computes the largest operand, if that has no other use."""
-        if not isinstance(lowering, Call) or not lowering.fused:
-            return lowering
         largest = max((a for a in eqn.invars), key=lambda a: a.aval.size)
         if not isinstance(largest, Var) or self.users.get(largest) != [eqn]:
             return lowering
@@ -84,24 +111,29 @@ class Plan:
 
     def _initially_stored(self) -> set[Var]:
         stored = {v for v in self.jaxpr.outvars if isinstance(v, Var)}
-        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+        others = [
+            (eqn, low)
+            for eqn, low, form in zip(self.jaxpr.eqns, self.lowerings, self.forms, strict=True)
+            if form is None
+        ]
+        for eqn, lowering in others:
             if lowering is None or isinstance(lowering, (Call, Control)):
                 stored.update(a for a in eqn.invars if isinstance(a, Var))
             elif isinstance(lowering, Indexed) and eqn.outvars[0].aval.size > SMALL:
                 stored.update(self._barriers(eqn, lowering))
-        for eqn, lowering in zip(reversed(self.jaxpr.eqns), reversed(self.lowerings), strict=True):
+        for eqn, lowering in reversed(others):
             operand = eqn.invars[0] if eqn.invars else None
             if not isinstance(lowering, Indexed) or eqn.outvars[0] not in stored or not isinstance(operand, Var):
                 continue
             if self._view(eqn, lowering, Buffer("", operand.aval.shape, operand.aval.dtype)) is not None:
                 stored.add(operand)
-        return stored | self._too_deep(stored)
+        return stored | self._too_deep(others, stored)
 
-    def _too_deep(self, stored: set[Var]) -> set[Var]:
+    def _too_deep(self, eqns: Iterable[tuple[Eqn, Lowering | None]], stored: set[Var]) -> set[Var]:
         """Arrays that end chains of operations too long to be read through."""
         depth: dict[Var, int] = {}
         found: set[Var] = set()
-        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+        for eqn, lowering in eqns:
             out = eqn.outvars[0] if eqn.outvars else None
             if out is None or out in stored or not isinstance(lowering, (Elementwise, Indexed)):
                 continue
@@ -151,7 +183,8 @@ class Plan:
         """Plans all equations; whether it has to be done again, after more was found that has to be stored."""
         self.steps: list[Step] = []
         self.nests: dict[tuple[int, ...], list[NestStep]] = {}
-        self.places: dict[Var, Place] = dict(self.inputs)
+        self.numbers: dict[Var, Node] = {}  # those computed in registers from others there
+        self.places: dict[Var, Place] = _Places(self.inputs, self.numbers)
         self.bases: dict[Var, Var] = {}  # of views: the array in memory that they are views of
         self.spilled: dict[Var, Buffer] = {}
         self.waits: dict[Var, frozenset[Step]] = dict.fromkeys(self.inputs, frozenset())
@@ -160,9 +193,12 @@ class Plan:
         self.depth: dict[Var, int] = {}
         self.reading: Step | None = None
         self.small_steps: dict[int, SmallStep] = {}
+        self._alone: dict[frozenset[Step], SmallStep] = {}  # by what is waited for
         self.registers = Reader((), lambda var, index: self.virtual.get(var), self._place_for_registers, True)
         effects = 1
-        for eqn, lowering in zip(self.jaxpr.eqns, self.lowerings, strict=True):
+        for eqn, lowering, form in zip(self.jaxpr.eqns, self.lowerings, self.forms, strict=True):
+            if form is not None and self._plan_number(eqn, lowering, form):
+                continue
             waits = self._waits(eqn)
             if lowering is None or isinstance(lowering, (Call, Control)):
                 time = _odd_after(waits)
@@ -200,10 +236,15 @@ class Plan:
         found = _NOTHING
         for a in eqn.invars:
             if isinstance(a, Var):
-                waits = self.waits[a]
+                waits = self.waits_of(a)
                 if waits is not found and not waits <= found:
                     found = found | waits if found else waits
         return found
+
+    def waits_of(self, var: Var) -> frozenset[Step]:
+        """The steps after which an array is there."""
+        node = self.numbers.get(var)
+        return self.waits[var] if node is None else node.step.alone  # type: ignore[union-attr]
 
     def place(self, var: Var, in_memory: bool) -> Place:
         """Where an array is; one in registers is written to memory too if so asked."""
@@ -271,19 +312,8 @@ class Plan:
         self.depth[out] = 1 + max((self.depth.get(a, 0) for a in operands), default=0)
 
     def _plan_small(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
-        out = eqn.outvars[0]
-        time = max([w.time + w.time % 2 for w in waits], default=0)
-        step = self.small_steps.get(time)
-        if step is None:
-            step = self.small_steps[time] = SmallStep(time)
-            self.steps.append(step)
+        out, step = eqn.outvars[0], self._small_step(waits)
         shape = out.aval.shape
-        node = None if shape or not isinstance(lowering, Elementwise) else self._of_numbers(eqn, lowering)
-        if node is not None:
-            self.places[out] = Small((), out.aval.dtype, [node])
-            self.waits[out] = step.alone
-            step.writes.append(out)
-            return
         self.reading = step
         indices = [tuple(map(self.registers.fixed, point)) for point in np.ndindex(*shape)] if shape else _POINT
         try:
@@ -293,24 +323,50 @@ class Plan:
         self.places[out] = Small(shape, out.aval.dtype, nodes)
         self.waits[out] = step.alone
         step.writes.append(out)
+        step.nodes.append(nodes)
 
-    def _of_numbers(self, eqn: Eqn, lowering: Elementwise) -> Node | None:
-        """An operation on numbers that are in registers: what the reader would make of it, in fewer steps."""
-        args = []
+    def _small_step(self, waits: frozenset[Step]) -> SmallStep:
+        """The step in registers after the steps that are waited for."""
+        time = max([w.time + w.time % 2 for w in waits], default=0)
+        step = self.small_steps.get(time)
+        if step is None:
+            step = self.small_steps[time] = SmallStep(time)
+            self.steps.append(step)
+        return step
+
+    def _plan_number(self, eqn: Eqn, lowering: Any, form: Form) -> bool:
+        """An operation on numbers, if these are in registers: what `_plan_small` would make of it, in fewer steps."""
+        args, waits = [], _NOTHING
         for atom in eqn.invars:
-            if isinstance(atom, Var):
-                place = self.places.get(atom)
-                if not isinstance(place, Small) or place.nodes is None or place.shape:
-                    return None
-                node = place.nodes[0]
+            if type(atom) is Var:
+                node = self.numbers.get(atom)
+                if node is None:
+                    place = self.places.get(atom)
+                    if type(place) is not Small or place.nodes is None or place.shape:
+                        return False
+                    node = place.nodes[0]
+                    others = self.waits[atom]
+                else:
+                    others = node.step.alone  # type: ignore[union-attr]
+                if others is not waits and not others <= waits:
+                    waits = waits | others if waits else others
             else:
-                node = self.registers.constant(atom.val, atom.aval.dtype)
-            if node.dtype.itemsize == 2:  # half precision, which is computed in single
-                return None
+                node = self.registers.constant(atom.val, atom.aval.dtype)  # type: ignore[union-attr]
+            if node.dtype is _HALF:  # which is computed in single precision
+                return False
             args.append(node)
-        node = self.registers.apply(lowering.code, *args, dtype=eqn.outvars[0].aval.dtype, params=eqn.params)
-        node.weight = lowering.price(eqn.invars)
-        return node
+        out = eqn.outvars[0]
+        made = Node("apply", out.aval.dtype, 0, form.data or (lowering.code, eqn.params), tuple(args))
+        made.weight = lowering.weight if lowering.cheap is None else lowering.price(eqn.invars)
+        made.form = form
+        self.numbers[out] = made
+        step = self._alone.get(waits)
+        if step is None:
+            step = self._alone[waits] = self._small_step(waits)
+        made.step = step
+        step.writes.append(out)
+        step.nodes.append((made,))
+        return True
 
     def _plan_view(self, eqn: Eqn, lowering: Lowering) -> bool:
         """A stored array that is a view of one in memory takes no step, unless it is a result."""
@@ -324,7 +380,7 @@ class Plan:
             return False
         self.places[out] = view
         self.bases[out] = self.bases.get(operand, operand)
-        self.waits[out] = self.waits[operand]
+        self.waits[out] = self.waits_of(operand)
         return True
 
     def _plan_root(self, eqn: Eqn, lowering: Lowering, waits: frozenset[Step]) -> None:
@@ -402,11 +458,13 @@ class Plan:
                     for var, volume in box.reader.read_through():
                         if var in self.virtual:
                             volumes[var] = volumes.get(var, 0) + volume
-        return {
+        found = {
             var
             for var, volume in volumes.items()
-            if (volume - var.aval.size) * self.weight[var] > _STORE * var.aval.size
+            if volume * (self.weight[var] - _LOAD) > (self.weight[var] + _STORE) * var.aval.size
         }
+        # What only others of them read is computed where these are.
+        return {v for v in found if not all(found.intersection(e.outvars) for e in self.users.get(v, ()))}
 
 
 def _odd_after(waits: Iterable[Step]) -> int:

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from functrace.backend.compiler.emit import INDEX, Value
-from functrace.backend.compiler.nest import StoreSink, emit_nest
+from functrace.backend.compiler.nest import emit_nest
 from functrace.backend.compiler.nodes import Reader
 from functrace.backend.compiler.places import Buffer, Place
+from functrace.backend.compiler.sinks import StoreSink
 from functrace.core.ir import Literal
 
 __all__ = ["Positions"]
+
+_TOGETHER = 8  # elements of a sequence that another is multiplied by at a time
 
 
 class Positions:
@@ -107,3 +110,43 @@ class Positions:
             return reader.apply(lambda e, t, a, b: t + a * b, *factors, dtype=goal.dtype)
 
         self.map(goal, element)
+
+    def add_convolution(self: Any, goal: Buffer, x: Buffer, y: Buffer) -> None:
+        """goal += the convolution of two sequences, the second no longer than the first.
+
+        Several elements of the second are taken at a time: an element of the goal that all of them have a part in is
+        read and written once.
+        """
+        e, length, taps = self.e, x.shape[0], y.shape[0]
+
+        def some(start: str, count: int) -> None:
+            places = [start if t == 0 else e.index(f"add nsw i64 {start}, {t}") for t in range(count)]
+            numbers = [self.view(y, [], [(place, y.strides[0])]) for place in places]
+            for t, (place, number) in enumerate(zip(places, numbers, strict=True)):
+                for first, size in ((0, count - 1 - t), (length - t, t)):  # where only some have a part
+                    if size:
+                        at = place if first == 0 else e.index(f"add nsw i64 {place}, {first}")
+                        self.add_product(self.part_from(goal, at, (size,)), _from(x, first, size), number)
+            inside = length - count + 1
+            shifted = [_from(x, count - 1 - t, inside) for t in range(count)]
+            goal_inside = self.part_from(goal, places[-1], (inside,))
+
+            def element(reader: Reader, index: Any) -> Any:
+                total = reader.load_from(goal_inside, index)
+                for part, number in zip(shifted, numbers, strict=True):
+                    factors = total, reader.load_from(part, index), reader.load_from(number, ())
+                    total = reader.apply(lambda e, t, a, b: t + a * b, *factors, dtype=goal.dtype)
+                return total
+
+            self.map(goal_inside, element)
+
+        together = min(_TOGETHER, taps)
+        whole, rest = divmod(taps, together)
+        self.over([whole], lambda at: some(e.index(f"mul nsw i64 {at[0]}, {together}"), together))
+        if rest:
+            some(str(whole * together), rest)
+
+
+def _from(x: Buffer, start: int, size: int) -> Buffer:
+    """So many elements of an array of one axis, from a position on."""
+    return Buffer(x.pointer, (size,), x.dtype, x.strides, x.offset + start * x.strides[0])

@@ -12,8 +12,9 @@ import numpy as np
 
 from functrace.backend import llvm, symbols
 from functrace.backend.compiler.chunks import CHUNK, VERY_LONG
+from functrace.backend.compiler.context import Context
 from functrace.backend.compiler.emit import Emitter
-from functrace.backend.compiler.execute import Context, emit_program
+from functrace.backend.compiler.execute import emit_program
 from functrace.backend.compiler.inline import prepare
 from functrace.backend.compiler.library_calls import with_threads
 from functrace.backend.compiler.places import Buffer
@@ -83,7 +84,7 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
     """
     target = target or llvm.target()
     e = Emitter(target)
-    context = Context(e, emit_python_call)
+    context = Context(e, emit_python_call, emit_program)
     head = ["define i64 @kernel(ptr %pointers) #0 {", "entry:"]
 
     def pointer(k: int) -> str:
@@ -133,7 +134,8 @@ def compile_module(jaxpr: Jaxpr, bound: int = 0, target: Target | None = None) -
         *e.lines,
         *tail,
         "}",
-        f"attributes #0 = {{ {llvm.attributes(target)} }}",
+        # Registers that are written to memory around calls then do so in one line of the cache.
+        f'attributes #0 = {{ "stackrealign" {llvm.attributes(target)} }}',
         f"attributes #1 = {{ {llvm.attributes(target)} noinline optnone }}",
     ]
     text = "\n".join(parts) + "\n"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from functrace.backend.compiler.execute import Context
+from functrace.backend.compiler.context import Context
 from functrace.backend.compiler.places import Buffer
 from functrace.core.ir import Eqn
 from functrace.core.trace import EVAL, reset_trace, set_trace

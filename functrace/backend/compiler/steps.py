@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,8 @@ class SmallStep(Step):
     def __init__(self, time: int) -> None:
         super().__init__(time)
         self.alone: frozenset[Step] = frozenset([self])
+        #: The nodes of each array that it writes.
+        self.nodes: list[Sequence[Node]] = []
 
 
 class CallStep(Step):

@@ -19,6 +19,7 @@ import numpy as np
 from functrace.backend.kernels import exponentials, indexing, matrices, native, recurrences, rows
 from functrace.backend.vmath import module as vmath
 from functrace.primitives._kernels import KERNELS, order_from
+from functrace.util import switched_on
 
 __all__ = ["KINDS", "load", "wait"]
 
@@ -89,7 +90,7 @@ def _compile(name: str, kind: Hashable) -> Callable[..., bool]:
         native.install_exponential()
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
     try:
-        dispatcher = numba.njit(cache=os.environ.get("FUNCTRACE_CACHE", "1") != "0", **options)(function)
+        dispatcher = numba.njit(cache=switched_on("FUNCTRACE_CACHE", True), **options)(function)
         dispatcher.compile(signature)
     except Exception:  # nowhere to keep the cache, or what is kept there is damaged
         dispatcher = numba.njit(**options)(function)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from functrace.backend.vmath.coefficients import COEFFICIENTS
-from functrace.backend.vmath.exponential import LN2, LOG2_E, reduce
+from functrace.backend.vmath.exponential import LN2, LN2_WHOLE, LOG2_E
 from functrace.backend.vmath.ir import Builder, Value
 from functrace.backend.vmath.logarithm import log1p_sum
 
@@ -13,15 +13,33 @@ __all__ = ["arccosh", "arcsinh", "arctanh", "cosh", "sinh", "tanh"]
 
 
 def tanh(b: Builder, x: Value) -> Value:
-    """e / (e + 2) with e = exp(2 |x|) - 1 = 2**n (1 - 2**-n + r + t)."""
-    a = b.abs(x)
-    n, r, t = reduce(b, b.minimum(a + a, 40.0 if b.precision == 53 else 20.0), exact=True)
-    high, rest = b.fast_two_sum(1.0 - b.power_of_two(b.round(-n)[1]), r)
-    whole = high + (rest + t)
-    e = b.scale(whole, n)
-    q = e / (e + 2.0)
-    if b.precision == 24:  # for 2 ulp, what the sum has lost is to count too; the derivative of q is (1 - q)**2 / 2
-        q = q + b.scale((high - whole) + (rest + t), n) * ((1.0 - q) * (1.0 - q) * 0.5)
+    """w / (w + 2**(1 - n)) with w = 1 - 2**-n + r + t for exp(2 |x|) = 2**n (1 + r + t): none waits for a scaling."""
+    a, most = b.abs(x), 20.0 if b.precision == 53 else 10.0
+    if b.lanes > 1:  # a number alone is not made to wait for this
+        a = b.minimum(a, most)
+    n, integer = b.round(a, 2.0 * LOG2_E)
+    if b.target.fma:  # r is rounded once, by less than half an ulp
+        high, low = LN2_WHOLE[b.bits]
+        r, rest = b.mad(n, -high, a + a), n * -low
+    else:
+        high, low = LN2[b.bits]
+        r, rest = b.fast_two_sum(b.mad(n, -high, a + a), n * -low)
+        rest = b.mad(rest, r, rest)
+    p = b.negative_power_of_two(integer)
+    one, below = b.fast_two_sum(1.0 - p, r)
+    t = b.mad(r * r, b.horner(r, COEFFICIENTS["EXP"][b.precision]), below + rest)
+    w = one + t
+    twice = p + p
+    y = w + twice
+    q = w / y
+    lost = (one - w) + t
+    if b.precision == 24:  # for 2 ulp, what the sum has lost is to count too; dq/dw = 2**n (1 - q)**2 / 2
+        q = q + b.scale(lost, n) * ((1.0 - q) * (1.0 - q) * 0.5)
+    else:  # likewise, and what the divisor has lost; it counts where n is 0 or 1, and 1 / y is known well enough there
+        near = b.mad(w, -0.25, b.mad(p, -0.6, 1.1))
+        q = b.mad(b.mad(-(w * near), ((twice - y) + w) + lost, lost), near, q)
+    if b.lanes == 1:
+        q = b.select(a > most, 1.0, q)
     return b.copysign(q, x)
 
 
@@ -75,7 +93,7 @@ def arccosh(b: Builder, x: Value) -> Value:
     """log(1 + t + sqrt(t (2 + t))) for t = x - 1, log(2 x) where 1 says nothing any more."""
     large = x > 2.0 ** (b.mantissa + 4)
     t = b.select(large, 1.0, x) - 1.0
-    u, low = b.two_sum(b.sqrt(t * (t + 2.0)), t)
+    u, low = b.two_sum(b.sqrt(b.mad(t, t, t + t)), t)
     u, low = b.select(large, x, u), b.select(large, -1.0, low)
     result = log1p_sum(b, u, low, b.select(large, 1.0, 0.0))
     result = b.select(x == math.inf, x, result)

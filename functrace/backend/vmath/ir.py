@@ -232,9 +232,6 @@ class Builder:
         """The greater; x where it is NaN."""
         return self.select(self.compare("olt", "slt", x, y), y, x)
 
-    def is_nan(self, x: Value) -> Value:
-        return x != x
-
     def signbit(self, x: Value) -> Value:
         """Where the sign is set, also of zeros."""
         return self.bitcast(x) < 0
@@ -277,10 +274,19 @@ class Builder:
     def horner(self, x: Value, coefficients: Sequence[float]) -> Value:
         """The polynomial with these coefficients, lowest first, with the fewest operations.
 
-        A number alone waits for each of them, so there the chain is kept short instead.
+        A number alone waits for each of them, so there the chain is kept short instead. So is half of it elsewhere: the
+        even and the odd terms but the lowest, whose rounding errors count most.
         """
         if self.lanes == 1:
             return self.estrin(x, coefficients)
+        if len(coefficients) < 7:
+            return self.plain_horner(x, coefficients)
+        square = x * x
+        even, odd = (self.plain_horner(square, coefficients[k::2]) for k in (1, 2))
+        return self.mad(self.mad(odd, x, even), x, coefficients[0])
+
+    def plain_horner(self, x: Value, coefficients: Sequence[float]) -> Value:
+        """The same with each operation after the other."""
         result: Number = coefficients[-1]
         for c in coefficients[-2::-1]:
             result = self.mad(result, x, c)
@@ -307,6 +313,10 @@ class Builder:
     def power_of_two(self, n: Value) -> Value:
         """2**n for an integer n as `round` gives it, where that is a normal number."""
         return self.bitcast((n << self.mantissa) + (self.bias << self.mantissa))
+
+    def negative_power_of_two(self, n: Value) -> Value:
+        """2**-n for an integer n as `round` gives it, where that is a normal number."""
+        return self.bitcast(self.binary("sub", self.bias << self.mantissa, n << self.mantissa))
 
     def scale(self, x: Value, n: Value) -> Value:
         """x 2**n for x around 1 and an integral float n, rounded once, also where it overflows or underflows."""
