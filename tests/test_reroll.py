@@ -110,6 +110,21 @@ def test_batches_and_directions(eager_rerolling):
     np.testing.assert_allclose(pull[0], 2 * complex_step(f, START), rtol=1e-9)
 
 
+def test_steps_are_told_from_what_repeats_within_them():
+    """On a ring of numbers each step is the same points over, but for the ends; the steps are what is rolled up."""
+
+    def f(u, points=20, steps=30):
+        u = [u[i] for i in range(points)]
+        for _ in range(steps):
+            u = [u[i] + 0.1 * (u[i - 1] - 2 * u[i] + u[(i + 1) % points]) + 0.01 * np.sin(u[i]) for i in range(points)]
+        return sum(x * x for x in u)
+
+    u = np.linspace(0.0, 1.0, 20)
+    (loop,) = scans(ft.jit(f).trace(u).jaxpr)
+    assert loop.params["carry"] == 20 and loop.params["length"] >= 28
+    np.testing.assert_allclose(ft.jit(ft.grad(f))(u), ft.grad(f)(u), rtol=1e-12)
+
+
 def test_short_programs_stay_as_they_are():
     program = ft.jit(van_der_pol(5)).trace(START)
     assert not scans(program.jaxpr)
@@ -497,6 +512,15 @@ def test_a_leaked_value_is_refused_as_before(eager_rerolling):
     ft.jit(ft.grad(f))(0.3)
     with pytest.raises(ft.errors.LeakedTracerError):
         kept[0] + 1.0
+
+
+def test_a_mistake_in_rolling_up_is_a_warning(eager_rerolling, monkeypatch):
+    def broken(*args):
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(reroll, "distribute", broken)
+    with pytest.warns(ft.errors.CompilationWarning, match="report this as a bug"):
+        np.testing.assert_allclose(ft.jit(numbers)(0.4), numbers(0.4), rtol=1e-13)
 
 
 def test_nothing_is_rolled_outside_jit(eager_rerolling):

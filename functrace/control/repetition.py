@@ -24,6 +24,8 @@ __all__ = ["Stretch", "Table", "find_stretch", "from_a_loop", "tabulate"]
 _ARITY = 16  # equations of more operands repeat nothing
 _PERIODS = 24  # candidates that are tried
 _FEWEST = 8  # repetitions
+#: Odd numbers that mix a kind and distances into one label.
+_MIX = np.random.default_rng(1).integers(1, 2**62, _ARITY + 1) | 1
 _READERS = 8  # equations that select from a value, for it to be a source of selections
 
 
@@ -168,7 +170,7 @@ def _sources(jaxpr: Jaxpr) -> set[Var]:
 def find_stretch(table: Table, worth: int) -> Stretch | None:
     """The longest repetition of at least `worth` equations, with the shortest period that has it; else None."""
     best: tuple[int, int, int] | None = None
-    for period in _candidates(table.kinds, worth):
+    for period in _candidates(table, worth):
         least = max(worth, (_FEWEST + 2) * period)
         begin, end = _longest_run(table.kinds[period:] == table.kinds[:-period])
         if end - begin + period < least:  # so much for the operations alone; most programs repeat nothing
@@ -183,19 +185,46 @@ def find_stretch(table: Table, worth: int) -> Stretch | None:
     return _placed(table.links, begin, begin + covered - period, period)
 
 
-def _candidates(kinds: np.ndarray, worth: int) -> list[int]:
-    """Periods to try, the shortest first: distances between equations of one kind, the frequent ones."""
-    order = np.argsort(kinds, kind="stable")
-    groups = kinds[order]
-    counts: Counter[int] = Counter()
-    for step in (1, 2, 3, 4, 6, 8):
-        same = groups[step:] == groups[:-step]
-        gaps, often = np.unique((order[step:] - order[:-step])[same], return_counts=True)
-        counts.update(dict(zip(gaps.tolist(), often.tolist(), strict=True)))
+def _candidates(table: Table, worth: int) -> list[int]:
+    """Periods to try, the shortest first: frequent distances between equations that are alike.
+
+    Alike are equations of one kind, and those whose operands are as far back too. Of the latter some are rare in a
+    repetition (at the edge of a grid, say) and tell its length where most repeat within it.
+    """
+    kinds, links = table.kinds, table.links
     longest = len(kinds) // _FEWEST
-    score = {gap: often * min(gap, 64) for gap, often in counts.items() if gap <= longest}
-    tried = sorted(score, key=lambda gap: (-score[gap], gap))[:_PERIODS]
+    far = np.arange(len(kinds))[:, None] - links
+    far[links < 0] = 0
+    far[far > longest] = -1
+    with np.errstate(over="ignore"):
+        alike = kinds * _MIX[0] + (far * _MIX[1:]).sum(axis=1)
+    counts: Counter[int] = Counter()
+    rare: Counter[int] = Counter()
+    for step in (1, 2, 3, 4, 6, 8):
+        _, gaps = _gaps(kinds, step, longest)
+        counts.update(dict(zip(*_counted(gaps), strict=True)))
+        groups, gaps = _gaps(alike, step, longest)
+        found, often = _counted(groups * (longest + 1) + gaps)
+        rare.update([pair % (longest + 1) for pair, times in zip(found, often, strict=True) if times >= _FEWEST // 2])
+    tried: set[int] = set()
+    for scores in (counts, rare):
+        tried.update(sorted(scores, key=lambda gap: (-scores[gap] * min(gap, 64), gap))[: _PERIODS // 2])
     return sorted(p for p in tried if np.count_nonzero(kinds[p:] == kinds[:-p]) >= worth // 2)
+
+
+def _gaps(labels: np.ndarray, step: int, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances from each equation to the `step`-th before it of the same label, and numbers of these labels."""
+    _, groups = np.unique(labels, return_inverse=True)
+    order = np.argsort(groups, kind="stable")
+    groups = groups[order]
+    gaps = order[step:] - order[:-step]
+    kept = (groups[step:] == groups[:-step]) & (gaps <= longest)
+    return groups[step:][kept], gaps[kept]
+
+
+def _counted(values: np.ndarray) -> tuple[list[int], list[int]]:
+    found, often = np.unique(values, return_counts=True)
+    return found.tolist(), often.tolist()
 
 
 def _repeats(table: Table, period: int) -> np.ndarray:

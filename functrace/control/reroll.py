@@ -7,6 +7,7 @@ what is left becomes a scan.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from functrace.control.repetition import Stretch, Table, find_stretch, from_a_lo
 from functrace.control.scan import scan
 from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var, hoist_constants
 from functrace.core.types import ShapedArray, aval_of
+from functrace.errors import CompilationWarning
 from functrace.interpreters.batching import batch
 from functrace.interpreters.staging import stage
 from functrace.primitives.families import add, broadcast, reduce_sum
@@ -28,6 +30,7 @@ from functrace.util import replays
 __all__ = ["reroll"]
 
 _WORTH = 256  # equations, from which a repetition is worth it
+_SHARE = 8  # of a program, that a repetition has to be for the program to be made anew
 _ROUNDS = 4
 _JOINED = 8  # results of the loop, from which an operation that joins them reads them in one piece
 
@@ -42,16 +45,28 @@ def reroll(closed: ClosedJaxpr, loops: bool = True, worth: int | None = None) ->
         loops: whether repetitions that need each other's results become scans; else they stay.
         worth: the fewest equations of a repetition.
     """
-    fewest = _WORTH if worth is None else worth
+    try:
+        return _reroll(closed, loops, _WORTH if worth is None else worth)
+    except Exception as error:
+        warnings.warn(
+            "a repetition in a program could not be rolled up and stays as it is; please report this as a bug of "
+            f"functrace, with the program and this line: {type(error).__name__}: {error}",
+            CompilationWarning,
+            stacklevel=2,
+        )
+        return closed
+
+
+def _reroll(closed: ClosedJaxpr, loops: bool, fewest: int) -> ClosedJaxpr:
     for _ in range(_ROUNDS):
         if len(closed.jaxpr.eqns) < fewest or not from_a_loop(closed.jaxpr):
             break
         table = tabulate(closed)
-        stretch = find_stretch(table, fewest)
+        stretch = find_stretch(table, max(fewest, len(table.eqns) // _SHARE))
         if stretch is None:
             break
         start, period, times = stretch
-        # The first repetition may read values of another type than those that follow.
+        # The first repetition may read values of another type than those that follow, or make what they all read.
         tried = (_Rerolled(closed, table, Stretch(start + k * period, period, times - k)) for k in (0, 1))
         rolled = next((r for r in tried if r.possible), None)
         if rolled is None or not (loops or all(part.kind != "loop" for part in rolled.stages)):
@@ -122,6 +137,8 @@ class _Rerolled:
             back = (start - link - 1) // period + 1
             return Operand("carried", ((link - start) % period, self._output(atom), back))
         if (links == link).all():
+            if link >= start:  # what the first repetition makes for all of them is there before the second
+                self.possible = False
             return Operand("literal", atom.val) if isinstance(atom, Literal) else Operand("constant", atom)
         shape = eqn.outvars[0].aval.shape if eqn.primitive.family == "elementwise" else ()
         return Operand("slice", tuple((-1 - links).tolist()), shape)
