@@ -353,6 +353,20 @@ def test_large_operations_stay_in_the_loop(eager_rerolling):
         assert_same(before, after, x)
 
 
+@pytest.mark.parametrize(("width", "loops"), [(8, 1), (64, 0)])
+def test_large_weights_of_layers_are_not_copied_into_a_stack(width, loops, eager_rerolling):
+    def f(x, weights):
+        for w in weights:
+            x = np.tanh(w @ x)
+        return x
+
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=(width, width)) / width for _ in range(30)]
+    program = ft.jit(f).trace(np.ones(width), weights)
+    assert len(scans(program.jaxpr)) == loops
+    np.testing.assert_allclose(ft.jit(f)(np.ones(width), weights), f(np.ones(width), weights), rtol=1e-10, atol=1e-15)
+
+
 def test_a_sum_that_is_read_on_the_way_stays_a_loop(eager_rerolling):
     def f(x):
         total, seen = 0.0, []

@@ -31,6 +31,7 @@ __all__ = ["reroll"]
 
 _WORTH = 256  # equations, from which a repetition is worth it
 _SHARE = 8  # of a program, that a repetition has to be for the program to be made anew
+_STACKED = 1 << 16  # elements from outside that may be copied to be the slices of a loop
 _ROUNDS = 4
 _JOINED = 8  # results of the loop, from which an operation that joins them reads them in one piece
 
@@ -79,7 +80,8 @@ class _Rerolled:
     """A program with one stretch as operations on arrays.
 
     Attributes:
-        possible: whether all that the loop reads is there before it, and carried values are always of one type.
+        possible: whether all that the loop reads is there before it, carried values are always of one type, and no
+            more is copied than it is worth.
         first: the equations of the first repetition, which are the body.
         stages: of the body.
     """
@@ -94,7 +96,7 @@ class _Rerolled:
         self.possible = True
         self._order()
         self.operands = [self._operands(i) for i in range(period)]
-        self.possible = self.possible and self._keeps_types()
+        self.possible = self.possible and self._keeps_types() and self._stacked_size() <= _STACKED
         self._find_readers()
         late = {(place, k) for (place, k), steps in self.read_after.items() if min(steps.values()) < times - 1}
         self.stages = distribute(self.first, self.operands, times, late)
@@ -142,6 +144,17 @@ class _Rerolled:
             return Operand("literal", atom.val) if isinstance(atom, Literal) else Operand("constant", atom)
         shape = eqn.outvars[0].aval.shape if eqn.primitive.family == "elementwise" else ()
         return Operand("slice", tuple((-1 - links).tolist()), shape)
+
+    def _stacked_size(self) -> int:
+        """Elements of arrays from outside (the weights of layers, say) that would be copied into stacks."""
+        picked = {eqn.outvars[0] for eqn, _ in self.table.selections}
+        stacked = {o.key for row in self.operands for o in row if o.kind == "slice"}
+        size = 0
+        for numbers in stacked:
+            atoms = [self.table.outside[i] for i in numbers]
+            if not all(isinstance(a, Literal) or a in picked for a in atoms):
+                size += sum([a.aval.size for a in atoms])
+        return size
 
     def _keeps_types(self) -> bool:
         start, period, _ = self.stretch
