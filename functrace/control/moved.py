@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var, run_eqns
 from functrace.core.structure import Moves, numbered
 from functrace.core.trace import EVAL
 from functrace.core.types import aval_of
@@ -21,7 +21,7 @@ from functrace.primitives.indexing import gather
 from functrace.primitives.shape import concatenate, reverse, slice_, transpose
 from functrace.util import replays
 
-__all__ = ["flat", "join", "moved", "read", "run_eqn", "sources", "value_of"]
+__all__ = ["flat", "join", "moved", "read", "sources", "value_of"]
 
 _PIECES = 8  # boxes that are read and joined; more are gathered element by element
 _WIDE = 8  # operands, from which an operation that joins them is looked at
@@ -160,16 +160,10 @@ def join(closed: ClosedJaxpr) -> ClosedJaxpr:
                 source, positions = readings[id(eqn)]
                 values[eqn.outvars[0]] = read(flat(values[source]), positions)
             else:
-                run_eqn(eqn, values)
+                run_eqns([(eqn, [])], values)
         return [value_of(a, values) for a in jaxpr.outvars]
 
     return stage(run, closed.in_avals)
-
-
-def run_eqn(eqn: Eqn, values: dict[Var, Any]) -> None:
-    """Applies an equation to values, and keeps its results among them."""
-    outs = eqn.primitive.bind(*[value_of(a, values) for a in eqn.invars], **eqn.params)
-    values.update(zip(eqn.outvars, outs if eqn.primitive.multiple else [outs], strict=True))
 
 
 def value_of(atom: Atom, values: dict[Var, Any]) -> Any:

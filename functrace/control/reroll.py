@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from functrace.control.distribution import Operand, Output, Slot, Stage, distribute
-from functrace.control.moved import flat, join, moved, read, run_eqn, sources, value_of
+from functrace.control.moved import flat, join, moved, read, sources, value_of
 from functrace.control.repetition import Stretch, Table, find_stretch, from_a_loop, tabulate
 from functrace.control.scan import scan
-from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var, hoist_constants
+from functrace.core.ir import Atom, ClosedJaxpr, Eqn, Literal, Var, hoist_constants, run_eqns
 from functrace.core.types import ShapedArray, aval_of
 from functrace.errors import CompilationWarning
 from functrace.interpreters.batching import batch
@@ -416,10 +416,9 @@ class _Joined:
         return True
 
 
-@replays
 def _run(eqns: Sequence[Eqn], values: Values) -> None:
     for eqn in eqns:
         for atom in eqn.invars:
             if type(atom) is Var and isinstance(values[atom], _Piece):
                 values[atom] = values[atom].value()
-        run_eqn(eqn, values)
+        run_eqns([(eqn, [])], values)
