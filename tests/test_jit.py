@@ -287,3 +287,12 @@ def test_static_arguments_that_the_function_does_not_have(options):
         jit(lambda x, n: x, **options)
     assert "where: tests/test_jit.py" in str(caught.value)
     assert jit(lambda *xs, **named: xs[0], **options)(1.0, 2.0, 3.0) == 1.0  # which may have them
+
+
+def test_the_simplified_text_is_what_is_compiled():
+    inner = jit(lambda x: np.sin(x) * 2.0)
+    lowered = jit(lambda x: inner(inner(x))).lower(X)
+    assert "jit[" in lowered.as_text("jaxpr") and "jit[" not in lowered.as_text("simplified")
+    A = np.linspace(-1.0, 1.0, 1600).reshape(40, 40)
+    text = jit(jacfwd(jacfwd(lambda x: np.sum(np.tanh(A @ x))))).lower(np.ones(40)).as_text("simplified")
+    assert "dot_general" in text and "[40,40,40]" not in text

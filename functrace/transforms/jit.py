@@ -23,7 +23,7 @@ from functrace.backend.executable import Executable, compilation_disabled
 from functrace.backend.explain import schedule_text
 from functrace.backend.flattener import flattening, missed
 from functrace.backend.signatures import Argument, Signature
-from functrace.control.call import executable, jit_call, run_jaxpr, simplified
+from functrace.control.call import executable, jit_call, run_jaxpr
 from functrace.control.reroll import reroll
 from functrace.core.ir import ClosedJaxpr, Jaxpr, eval_jaxpr, has_effects, hoist_constants
 from functrace.core.trace import EVAL, Tracer, current_trace
@@ -87,8 +87,8 @@ class Lowered:
         """The program as text.
 
         Args:
-            dialect: "jaxpr", as it was traced; "simplified"; "schedule", what is fused, called and left to NumPy;
-                "llvm" or "assembly", the code.
+            dialect: "jaxpr", as it was traced; "simplified", as it is compiled; "schedule", what is fused, called and
+                left to NumPy; "llvm" or "assembly", the code.
 
         Raises:
             ArgumentError: there is no such dialect, or no machine code.
@@ -96,7 +96,7 @@ class Lowered:
         if dialect == "jaxpr":
             return self._program.jaxpr.pretty()
         if dialect == "simplified":
-            return simplified(self._program.jaxpr).pretty()
+            return self._program.executable().jaxpr.pretty()
         if dialect not in DIALECTS:
             raise ArgumentError(
                 "a lowered function has no text in this dialect", where=user_line(), got=repr(dialect),
